@@ -1,0 +1,19 @@
+"""The two ways a command can fail; everything else is a defect and keeps its traceback."""
+
+
+class HpcvideoError(Exception):
+    """An expected failure. Its text is one sentence or two: what, where, and what to do about it."""
+
+    exit_code = 1
+
+
+class InputError(HpcvideoError):
+    """What the user gave cannot be used (a config, an argument, a list, a shard set): exit code 2."""
+
+    exit_code = 2
+
+
+class OperationFailed(HpcvideoError):
+    """What was asked for is sound but did not work out (disk full, corrupt bytes, a job that failed): exit code 1."""
+
+    exit_code = 1
