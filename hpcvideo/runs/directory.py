@@ -1,0 +1,54 @@
+"""The run directory: where everything that one run writes lies, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpcvideo.runs.events import EventLog
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Names of the files of a run below `path`; creating and filling them is left to their writers."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved config, YAML."""
+        return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Where and with what the run was started last, JSON."""
+        return self.path / "environment.json"
+
+    @property
+    def events(self) -> Path:
+        """The event log, see hpcvideo.runs.events."""
+        return self.path / "events.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of `step-N/` folders and the file `latest`."""
+        return self.path / "checkpoints"
+
+    @property
+    def errors(self) -> Path:
+        """Folder of `rank-N.txt`: why a rank ended, written by that rank."""
+        return self.path / "errors"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of what the ranks printed, one file a rank, when Slurm runs them."""
+        return self.path / "logs"
+
+    @property
+    def submissions(self) -> Path:
+        """Folder of the sbatch scripts as submitted."""
+        return self.path / "submissions"
+
+    def event_log(self) -> EventLog:
+        """A log to append to."""
+        return EventLog(self.events)

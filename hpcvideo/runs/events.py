@@ -1,0 +1,79 @@
+"""The event log of a run, `events.jsonl`: one JSON object a line, appended by rank 0 and never rewritten.
+
+Every line has `event` and `time` (Unix seconds). The kinds, with their own keys:
+
+start, resume   run, step (first step still to do is step + 1), world_size, nodes, ranks_per_node, global_batch,
+                micro_batch, accumulation, steps_per_epoch, total_steps, base_learning_rate, peak_learning_rate,
+                train_samples, frames, config_digest, job_id, devices, startup_seconds
+step            step (1-based, just finished), epoch (float), samples (clips since the run's first step), steps (how many
+                steps this line covers), loss, lr, gradient_norm,
+                seconds: {"step": {min, mean, max}, PHASE: {min, mean, max}, ...}, each the mean of one step over the
+                covered steps, spread over ranks; "step" is the wall time of the step, evaluation and checkpoint apart
+checkpoint      step, seconds, bytes, path
+evaluation      step, seconds, protocol, clips, metrics: {name: value}
+preemption      step, reason
+end             step, samples, seconds (wall time of this process group since its start), reason ("finished" or other)
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hpcvideo.errors import OperationFailed
+
+PHASES = (
+    "data_wait",
+    "to_device",
+    "forward",
+    "backward",
+    "communication_exposed",
+    "optimizer",
+    "evaluation",
+    "checkpoint",
+    "staging",
+    "startup",
+)
+"""Phase names, in the order in which reports stack them."""
+
+
+class EventLog:
+    """Appends events to one file; each line is flushed to the operating system before `write` returns."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Append one event. Raises OperationFailed where the line cannot be written (disk full, no permission)."""
+        line = json.dumps({"event": event, "time": time.time(), **fields}, allow_nan=True)
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                # A killed process may have left half a line: start on a fresh one, so that only that half is lost.
+                if file.tell() > 0 and not _ends_with_newline(self.path):
+                    file.write("\n")
+                file.write(line + "\n")
+        except OSError as error:
+            raise OperationFailed(
+                f"{self.path}: cannot write the event log: {error.strerror}; free space and resume"
+            ) from error
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, 2)
+        return file.read(1) == b"\n"
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """The events of a log in order. Lines cut short by a kill are skipped; a missing file raises FileNotFoundError."""
+    with path.open("r", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                event = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if isinstance(event, dict) and "event" in event:
+                yield event
