@@ -1,0 +1,78 @@
+"""Join the ranks of a job, and the few small exchanges that are not the engine's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hpcvideo.distributed.device import Device, choose_device
+from hpcvideo.distributed.environment import ProcessEnvironment, cores_per_rank, export_for_deepspeed
+from hpcvideo.errors import OperationFailed
+
+TIMEOUT = timedelta(minutes=10)
+
+
+@contextmanager
+def joined(place: ProcessEnvironment) -> Iterator[Device]:
+    """Within this block the ranks form one process group and this one has its device and its share of the cores.
+
+    Raises OperationFailed where the ranks do not find each other.
+    """
+    device = choose_device(place)
+    export_for_deepspeed(place, device.accelerator)
+    torch.set_num_threads(cores_per_rank(place))
+    meeting_point = f"tcp://{place.master_address}:{place.master_port}"
+    try:
+        dist.init_process_group(
+            device.backend, init_method=meeting_point, rank=place.rank, world_size=place.world_size, timeout=TIMEOUT
+        )
+    except (RuntimeError, ValueError) as error:
+        raise OperationFailed(
+            f"rank {place.rank} of {place.world_size} on {place.node_name} could not join the others at {meeting_point}: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    try:
+        yield device
+    except BaseException:
+        # Not destroyed here: after a failure a peer may be stuck in a collective, and waiting for it would hang this rank.
+        raise
+    else:
+        dist.destroy_process_group()
+
+
+def average(tensors: list[Tensor], device: Device) -> None:
+    """Replace each floating-point tensor by its mean over all ranks, in place, in one exchange per dtype."""
+    if dist.get_world_size() == 1:
+        return
+    for dtype in {tensor.dtype for tensor in tensors}:
+        group = [tensor for tensor in tensors if tensor.dtype == dtype]
+        flat = torch.cat([tensor.detach().reshape(-1).to(device.torch_device) for tensor in group])
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+        for tensor, part in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+
+def total(values: Tensor, device: Device) -> Tensor:
+    """The sum of `values` over ranks, on the CPU."""
+    summed = values.to(device.torch_device)
+    dist.all_reduce(summed)
+    return summed.cpu()
+
+
+def gather(values: list[float], device: Device) -> Tensor:
+    """Every rank's values, float64 [world_size, len(values)], on every rank."""
+    own = torch.tensor(values, dtype=torch.float64, device=device.torch_device)
+    rows = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(rows, own)
+    return torch.stack(rows).cpu()
+
+
+def barrier(device: Device) -> None:
+    """Wait until every rank is here."""
+    total(torch.zeros(1), device)
