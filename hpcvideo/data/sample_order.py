@@ -1,0 +1,67 @@
+"""Which samples the global batch of a step holds: a pure function of (seed, step), the same for every world size.
+
+Epochs are permutations laid end to end; global batch s takes positions [s * size, (s + 1) * size) of that endless row. So
+batches run on across epoch boundaries, every sample is seen exactly once an epoch, nothing is dropped or padded, every rank
+has the same number of steps, and a resume at step s is arithmetic. The world size only slices a global batch.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcvideo.distributed.keyed_random import combine, hash_range
+
+_ORDER_PURPOSE = 1  # keeps the order's hashes apart from those of augmentation
+
+
+@lru_cache(maxsize=4)
+def epoch_permutation(samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The order of one epoch, int64 [samples], read-only: samples sorted by a hash of (seed, epoch, sample)."""
+    order = np.argsort(hash_range(combine(_ORDER_PURPOSE, seed, epoch), samples), kind="stable")
+    order.flags.writeable = False
+    return order
+
+
+def global_batch(samples: int, seed: int, step: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(epochs, samples) of global batch `step` (0-based), each int64 [size]; a sample may recur across an epoch's end.
+
+    Raises ValueError where there is no sample, or a size or step is out of range.
+    """
+    if samples < 1 or size < 1 or step < 0:
+        raise ValueError(f"samples={samples} and size={size} must be at least 1 and step={step} at least 0")
+    positions = np.arange(step * size, (step + 1) * size, dtype=np.int64)
+    epochs, places = np.divmod(positions, samples)
+    chosen = np.empty(size, dtype=np.int64)
+    for epoch in np.unique(epochs):
+        inside = epochs == epoch
+        chosen[inside] = epoch_permutation(samples, seed, int(epoch))[places[inside]]
+    return epochs, chosen
+
+
+def rank_slice(size: int, rank: int, world_size: int) -> slice:
+    """The contiguous part of a global batch that a rank takes. Raises ValueError where the batch does not divide.
+
+    Contiguous, so that r ranks and one rank that accumulates r micro-batches form the same micro-batches.
+    """
+    if size % world_size:
+        raise ValueError(f"a global batch of {size} does not divide over {world_size} ranks")
+    share = size // world_size
+    return slice(rank * share, (rank + 1) * share)
+
+
+def evaluation_steps(samples: int, batch: int, world_size: int) -> int:
+    """Steps in which `world_size` ranks of `batch` clips each score every sample once."""
+    return -(-samples // (batch * world_size))
+
+
+def evaluation_batch(
+    samples: int, step: int, batch: int, rank: int, world_size: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """(samples int64 [batch], weights float32 [batch]) of a rank's evaluation step; padding is sample 0 with weight 0."""
+    first = (step * world_size + rank) * batch
+    positions = np.arange(first, first + batch, dtype=np.int64)
+    real = positions < samples
+    return np.where(real, positions, 0), real.astype(np.float32)
