@@ -1,0 +1,55 @@
+"""Model and optimizer state keyed by layer name, so that a checkpoint fits any number of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from hpcvideo.errors import InputError
+
+
+def model_state(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, as contiguous CPU copies."""
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()}
+
+
+def load_model_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy values into the model's own tensors. Raises InputError naming what is missing, unknown or misshaped."""
+    own = model.state_dict()
+    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    misshaped = [name for name in own if name in state and own[name].shape != state[name].shape]
+    if missing or unknown or misshaped:
+        raise InputError(
+            "the checkpoint's weights do not fit the model: "
+            f"missing {missing[:3] or 'none'}, unknown {unknown[:3] or 'none'}, of another shape {misshaped[:3] or 'none'}; "
+            "use the config that the run was started with"
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+
+
+def optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Every tensor the optimizer keeps, as `PARAMETER/STATE` -> contiguous CPU copy. None before the first step."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {
+        f"{names[parameter]}/{key}": value.detach().to("cpu", copy=True).contiguous()
+        for parameter, values in optimizer.state.items()
+        for key, value in values.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def load_optimizer_state(model: nn.Module, optimizer: Optimizer, state: Mapping[str, Tensor]) -> None:
+    """Set what `optimizer_state` gave. Raises InputError where a parameter is unknown or a shape differs."""
+    parameters = dict(model.named_parameters())
+    optimizer.state.clear()
+    for key, value in state.items():
+        name, _, kind = key.rpartition("/")
+        if name not in parameters or (value.ndim and value.shape != parameters[name].shape):
+            raise InputError(f"the checkpoint's optimizer state {key} does not fit the model; use the run's own config")
+        device = parameters[name].device if value.ndim else value.device
+        optimizer.state[parameters[name]][kind] = value.to(device, copy=True)

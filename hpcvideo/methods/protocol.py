@@ -1,0 +1,80 @@
+"""What the trainer may ask of a method; it knows it by nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from hpcvideo.distributed.device import Device
+from hpcvideo.distributed.environment import ProcessEnvironment
+from hpcvideo.runs.phases import PhaseClock
+from hpcvideo.tasks import Task
+
+
+@dataclass(frozen=True)
+class BatchSplit:
+    """How a global batch falls on ranks: global_batch = micro_batch x accumulation x data_parallel."""
+
+    global_batch: int
+    micro_batch: int
+    accumulation: int
+    data_parallel: int
+
+
+@dataclass(frozen=True)
+class MethodParts:
+    """What every method is made from. `optimizer` makes one for (a part of) the model."""
+
+    model: nn.Module
+    task: Task
+    optimizer: Callable[[nn.Module], Optimizer]
+    split: BatchSplit
+    gradient_clip: float
+    seed: int
+    place: ProcessEnvironment
+    device: Device
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """loss: mean over this rank's clips. gradient_norm: of the averaged gradient, before it was clipped."""
+
+    loss: float
+    gradient_norm: float
+
+
+class Method(Protocol):
+    """One way to train. Batches are what hpcvideo.data.ClipLoader gives."""
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """The rate of the next step; parameter groups multiply it by their `lr_scale`."""
+
+    def step(self, batch: Mapping[str, Any], step: int, clock: PhaseClock) -> StepResult:
+        """One update from this rank's share of global batch `step` (0-based), its time charged to `clock`'s phases."""
+
+    def evaluate(self, batch: Mapping[str, Any]) -> Tensor:
+        """The model's outputs for a batch, in evaluation mode and without gradients."""
+
+    def average_statistics(self) -> None:
+        """Give every rank the mean of the ranks' running statistics (BatchNorm). Collective."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """Parameters and buffers by layer name. Collective; complete on rank 0."""
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """Optimizer tensors as `PARAMETER/STATE`, e.g. `layer1.0.conv1.weight/momentum_buffer`. Collective, as above."""
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """What else the method must keep between steps (carried features, messages in flight), by name."""
+
+    def load(
+        self, weights: Mapping[str, Tensor], optimizer_state: Mapping[str, Tensor], extra: Mapping[str, Tensor]
+    ) -> None:
+        """Set all three. Raises InputError where names or shapes do not fit the model."""
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Set parameters and buffers alone, for evaluation. Raises InputError as `load`."""

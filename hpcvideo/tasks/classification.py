@@ -1,0 +1,58 @@
+"""Clip classification with one label a clip: cross-entropy, top-1 and top-5."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn import functional
+
+from hpcvideo.errors import InputError
+
+
+class Classification(BaseModel):
+    """num_classes: size of the label set; a model's outputs are logits [batch, num_classes]."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    num_classes: Annotated[int, Field(ge=2)]
+
+    @property
+    def num_outputs(self) -> int:
+        """One logit a class."""
+        return self.num_classes
+
+    @property
+    def protocol(self) -> str:
+        """One clip a video from segment centres (or the middle window), one centre crop."""
+        return "1 clip x 1 centre crop"
+
+    def check_labels(self, label_names: Sequence[str], source: str) -> None:
+        """Raise InputError where the set has more label names than the task has classes, or fewer."""
+        if len(label_names) != self.num_classes:
+            raise InputError(
+                f"{source}: the shard set has {len(label_names)} label names, but task.num_classes = {self.num_classes}; "
+                "make them equal (a validation set is built with --labels of the training set)"
+            )
+
+    def loss(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """Mean cross-entropy over the batch; outputs [batch, num_classes], batch["labels"] int64 [batch]."""
+        return functional.cross_entropy(outputs.float(), batch["labels"].to(outputs.device))
+
+    def score(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """float64 [4]: clips, top-1 hits, top-5 hits, summed loss; each clip counted by its weight (padding: 0)."""
+        labels, weights = batch["labels"].to(outputs.device), batch["weights"].to(outputs.device).double()
+        logits = outputs.float()
+        best = logits.topk(min(5, self.num_classes), dim=1).indices == labels[:, None]
+        losses = functional.cross_entropy(logits, labels, reduction="none").double()
+        rows = torch.stack([torch.ones_like(weights), best[:, 0].double(), best.any(dim=1).double(), losses])
+        return (rows * weights).sum(dim=1).cpu()
+
+    def metrics(self, sums: Tensor) -> dict[str, float]:
+        """top1 and top5 as fractions, loss as the mean. Raises ValueError where no clip was scored."""
+        clips, top1, top5, loss = sums.tolist()
+        if clips == 0:
+            raise ValueError("no clip was scored, so there is no metric")
+        return {"top1": top1 / clips, "top5": top5 / clips, "loss": loss / clips}

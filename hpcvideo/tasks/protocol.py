@@ -1,0 +1,33 @@
+"""What the trainer and the methods may ask of a task; they know it by nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor
+
+
+class Task(Protocol):
+    """One thing to learn.
+
+    num_outputs: how many numbers a model gives for a clip. protocol: how the metric is measured, named with every figure.
+    """
+
+    @property
+    def num_outputs(self) -> int: ...
+
+    @property
+    def protocol(self) -> str: ...
+
+    def check_labels(self, label_names: Sequence[str], source: str) -> None:
+        """Raise InputError where a shard set with these label names (from `source`) does not fit the task."""
+
+    def loss(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """The scalar to minimise, a mean over clips; `outputs` are the model's for `batch`."""
+
+    def score(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """Sums from which metrics follow, float64 [n]; those of all batches and ranks are added up."""
+
+    def metrics(self, sums: Tensor) -> dict[str, float]:
+        """Metrics by name from added-up scores."""
