@@ -1,0 +1,1 @@
+"""The one trainer: loop, recipe, checkpoint and resume, for every task and method."""

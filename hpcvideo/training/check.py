@@ -1,0 +1,85 @@
+"""Everything about a run that can be checked before a job is submitted or a GPU is taken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from hpcvideo.config import RunConfig
+from hpcvideo.config.load import parse_config
+from hpcvideo.errors import InputError
+from hpcvideo.methods.registry import check_method
+from hpcvideo.models import model_options
+from hpcvideo.runs import RunDirectory
+from hpcvideo.shards import ShardSet
+from hpcvideo.tasks import create_task
+from hpcvideo.training.recipe import RunPlan, plan_run
+
+
+def check_run(config: RunConfig, world_size: int, run: Path | None = None) -> RunPlan:
+    """The plan of this config on `world_size` ranks, if it can run: names and options known, batch divides, shard sets
+    there and with the task's labels, run directory (if given) empty or of the same config.
+
+    Raises InputError or OperationFailed in one sentence for the first thing that is wrong.
+    """
+    check_names(config)
+    train = check_data(config)
+    plan = plan_run(config.recipe, len(train), world_size)
+    if run is not None:
+        check_run_directory(config, run)
+    return plan
+
+
+def check_names(config: RunConfig) -> None:
+    """Task, method and model exist and take the options they are given. Raises InputError."""
+    create_task(config.task.name, config.task.options())
+    check_method(config.method.name, config.method.options())
+    known = model_options(config.model.name)
+    for option in config.model.options:
+        if option == "dropout":
+            raise InputError("model.options.dropout: dropout belongs to the recipe; set recipe.dropout")
+        if option not in known:
+            raise InputError(f"model.options.{option}: {config.model.name} takes {', '.join(sorted(known))}")
+
+
+def check_data(config: RunConfig) -> ShardSet:
+    """Both shard sets open and have the task's labels, in the same order. Gives the training set."""
+    task = create_task(config.task.name, config.task.options())
+    train = ShardSet(config.data.train)
+    task.check_labels(train.label_names, str(config.data.train))
+    if config.data.validation is not None:
+        validation = ShardSet(config.data.validation)
+        if list(validation.label_names) != list(train.label_names):
+            raise InputError(
+                f"{config.data.validation}: its label names differ from those of {config.data.train}; "
+                f"build it with --labels {config.data.train / 'manifest.json'}"
+            )
+    return train
+
+
+def check_run_directory(config: RunConfig, run: Path) -> None:
+    """The directory is new or holds a run of this config. Raises InputError naming the first keys that differ."""
+    stored_file = RunDirectory(run).config
+    if not stored_file.is_file():
+        if RunDirectory(run).checkpoints.exists():
+            raise InputError(f"{run}: holds checkpoints but no config.yaml, so whose they are is unknown; use another --run")
+        return
+    stored = parse_config(yaml.safe_load(stored_file.read_text(encoding="utf-8")), str(stored_file))
+    if stored.digest() != config.digest():
+        changes = _differences(stored.resolved(), config.resolved())
+        raise InputError(
+            f"{run}: holds a run of another config ({'; '.join(changes[:3])}); "
+            "use another --run, or the config it was started with"
+        )
+
+
+def _differences(old: dict, new: dict, prefix: str = "") -> list[str]:  # type: ignore[type-arg]
+    changes: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            changes += _differences(before, after, f"{prefix}{key}.")
+        elif before != after and f"{prefix}{key}" not in ("name",):
+            changes.append(f"{prefix}{key} was {before}, now {after}")
+    return changes

@@ -1,0 +1,90 @@
+"""The numbers that follow from a recipe, a data set's size and a number of ranks; pure functions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from hpcvideo.config.schema import RecipeConfig
+from hpcvideo.errors import InputError
+from hpcvideo.methods.protocol import BatchSplit
+
+CLIPS_OF_BASE_RATE = 64
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The effective values of a run at a scale.
+
+    steps_per_epoch is a float: batches run on across epoch boundaries. Learning rates are per update.
+    """
+
+    split: BatchSplit
+    train_samples: int
+    steps_per_epoch: float
+    total_steps: int
+    warmup_steps: int
+    peak_learning_rate: float
+
+    def epoch(self, step: int) -> float:
+        """Epochs done after `step` updates."""
+        return step / self.steps_per_epoch
+
+
+def split_batch(recipe: RecipeConfig, world_size: int) -> BatchSplit:
+    """Micro batch and accumulation for this many data-parallel ranks.
+
+    Without recipe.micro_batch a rank takes its whole share in one forward. Raises InputError where the global batch does
+    not divide, with the nearest batches that do.
+    """
+    unit = world_size * (recipe.micro_batch or 1)
+    if recipe.global_batch % unit:
+        below, above = recipe.global_batch // unit * unit, -(-recipe.global_batch // unit) * unit
+        micro = f" x micro_batch {recipe.micro_batch}" if recipe.micro_batch else ""
+        choices = " or ".join(str(batch) for batch in (below, above) if batch)
+        raise InputError(
+            f"recipe.global_batch = {recipe.global_batch} is not divisible by {world_size} ranks{micro}; use {choices}"
+        )
+    share = recipe.global_batch // world_size
+    micro_batch = recipe.micro_batch or share
+    return BatchSplit(recipe.global_batch, micro_batch, share // micro_batch, world_size)
+
+
+def plan_run(recipe: RecipeConfig, train_samples: int, world_size: int) -> RunPlan:
+    """The plan of a run over `train_samples` videos on `world_size` ranks. Raises InputError as `split_batch`."""
+    split = split_batch(recipe, world_size)
+    steps_per_epoch = train_samples / recipe.global_batch
+    if recipe.steps is not None:
+        total = recipe.steps
+    else:
+        assert recipe.epochs is not None
+        total = max(1, math.ceil(recipe.epochs * steps_per_epoch - 1e-9))
+    warmup = round(recipe.warmup_epochs * steps_per_epoch)
+    if warmup >= total and recipe.warmup_epochs > 0:
+        raise InputError(
+            f"recipe.warmup_epochs = {recipe.warmup_epochs:g} takes {warmup} steps, but the run has only {total}; "
+            "shorten the warm-up or train longer"
+        )
+    peak = recipe.base_lr_per_64_clips * recipe.global_batch / CLIPS_OF_BASE_RATE
+    return RunPlan(split, train_samples, steps_per_epoch, total, warmup, peak)
+
+
+def learning_rate(recipe: RecipeConfig, plan: RunPlan, step: int) -> float:
+    """The rate of 0-based `step`: linear warm-up to the peak, then cosine to 0, steps, or constant.
+
+    Linear scaling with the global batch and gradual warm-up after Goyal et al. (arXiv 1706.02677).
+    """
+    if step < plan.warmup_steps:
+        return plan.peak_learning_rate * (step + 1) / plan.warmup_steps
+    if recipe.decay == "cosine":
+        done = (step - plan.warmup_steps) / max(1, plan.total_steps - plan.warmup_steps)
+        return plan.peak_learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+    if recipe.decay == "step":
+        passed = sum(step >= round(epoch * plan.steps_per_epoch) for epoch in recipe.decay_epochs)
+        return plan.peak_learning_rate * recipe.decay_factor**passed
+    return plan.peak_learning_rate
+
+
+def interval_steps(every_epochs: float | None, plan: RunPlan) -> int | None:
+    """An interval in epochs as whole steps, at least 1; None stays None."""
+    return None if every_epochs is None else max(1, round(every_epochs * plan.steps_per_epoch))

@@ -1,0 +1,208 @@
+"""The trainer: one loop for every task and method."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from hpcvideo.config import RunConfig
+from hpcvideo.distributed.device import Device
+from hpcvideo.distributed.environment import ProcessEnvironment, slurm_job_facts
+from hpcvideo.distributed.process_group import barrier, gather, joined
+from hpcvideo.errors import InputError, OperationFailed
+from hpcvideo.runs import EventLog, RunDirectory
+from hpcvideo.runs.failure import clear_failures
+from hpcvideo.runs.phases import PhaseClock
+from hpcvideo.runs.provenance import describe_environment
+from hpcvideo.training.build import RunParts, build_run
+from hpcvideo.training.check import check_run
+from hpcvideo.training.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
+from hpcvideo.training.evaluate import evaluate
+from hpcvideo.training.recipe import RunPlan, interval_steps, learning_rate
+from hpcvideo.training.step_times import StepTimes
+
+Listener = Callable[[dict[str, Any]], None]
+"""Is told every event that rank 0 writes, and {"event": "progress", "step", "total_steps", "loss"} after every step."""
+
+
+def train(config: RunConfig, run: Path, place: ProcessEnvironment, listener: Listener = lambda event: None) -> None:
+    """Train to the end of the recipe, from the run directory's last checkpoint where it has one. Collective.
+
+    Every rank calls this with the same arguments. Raises InputError or OperationFailed in one sentence.
+    """
+    plan = check_run(config, place.world_size, run)
+    with joined(place) as device:
+        parts = build_run(config, plan, place, device)
+        with parts.train:
+            _Training(config, plan, place, device, parts, RunDirectory(run), listener).run()
+        if parts.validation is not None:
+            parts.validation.close()
+
+
+@dataclass
+class _Training:
+    config: RunConfig
+    plan: RunPlan
+    place: ProcessEnvironment
+    device: Device
+    parts: RunParts
+    directory: RunDirectory
+    listener: Listener
+
+    def __post_init__(self) -> None:
+        self.step = 0  # updates done
+        self.started = time.time()
+        self.clock = PhaseClock(self.device.synchronise)
+        self.evaluate_every = interval_steps(self.config.evaluation.every_epochs, self.plan)
+        checkpoint = self.config.checkpoint
+        self.checkpoint_every = checkpoint.every_steps or interval_steps(checkpoint.every_epochs, self.plan)
+        self.saved_step: int | None = None
+
+    def run(self) -> None:
+        self._open_directory()
+        resumed = self._resume()
+        self._log("resume" if resumed else "start", **self._effective_values())
+        self._steps()
+        if self.parts.validation is not None and not self._due(self.evaluate_every):
+            self._evaluate()
+        self._save()
+        self._log("end", step=self.step, samples=self._samples(), seconds=time.time() - self.started, reason="finished")
+        barrier(self.device)
+
+    def _steps(self) -> None:
+        times = StepTimes()
+        split, total = self.plan.split, self.plan.total_steps
+        batches = self.parts.train.training(split.global_batch, self.step, total)
+        while self.step < total:
+            began = time.perf_counter()
+            with self.clock.phase("data_wait"):
+                batch = next(batches)
+            rate = learning_rate(self.config.recipe, self.plan, self.step)
+            self.parts.method.set_learning_rate(rate)
+            result = self.parts.method.step(batch, self.step, self.clock)
+            self.step += 1
+            times.add(time.perf_counter() - began, self.clock.take(), result.loss)
+            if not math.isfinite(result.gradient_norm):
+                raise OperationFailed(
+                    f"step {self.step}: the gradient norm is {result.gradient_norm} and the loss {result.loss}; lower "
+                    "recipe.base_lr_per_64_clips or lengthen the warm-up (the last checkpoint is unharmed)"
+                )
+            self._tell(event="progress", step=self.step, total_steps=total, loss=result.loss)
+            if self.step % self.config.logging.every_steps == 0 or self.step == total:
+                steps = times.steps
+                loss, seconds = times.summary(self.device)
+                self._log(
+                    "step", step=self.step, epoch=self.plan.epoch(self.step), samples=self._samples(), steps=steps,
+                    loss=loss, lr=rate, gradient_norm=result.gradient_norm, seconds=seconds,
+                )  # fmt: skip
+            if self._due(self.evaluate_every) and self.parts.validation is not None:
+                self._evaluate()
+            if self._due(self.checkpoint_every):
+                self._save()
+
+    def _due(self, interval: int | None) -> bool:
+        return interval is not None and self.step > 0 and self.step % interval == 0
+
+    def _evaluate(self) -> None:
+        assert self.parts.validation is not None
+        with self.clock.phase("evaluation"):
+            batch = self.config.evaluation.batch
+            result = evaluate(self.parts.method, self.parts.task, self.parts.validation, batch, self.device)
+        seconds = self.clock.take()["evaluation"]
+        self._log(
+            "evaluation", step=self.step, seconds=seconds, protocol=result.protocol, clips=result.clips,
+            metrics=result.metrics,
+        )  # fmt: skip
+
+    def _save(self) -> None:
+        if self.saved_step == self.step:
+            return
+        with self.clock.phase("checkpoint"):
+            # Averaged before saving and kept so: what is saved is what this run goes on with.
+            self.parts.method.average_statistics()
+            method = self.parts.method
+            checkpoint = Checkpoint(
+                self.step, self.config.seed, self.config.digest(), method.weights(), method.optimizer_state(),
+                method.extra_state(),
+            )  # fmt: skip
+            if self.place.rank == 0:
+                path, size = write_checkpoint(self.directory.checkpoints, checkpoint, self.config.checkpoint.keep)
+        self.saved_step = self.step
+        seconds = self.clock.take()["checkpoint"]
+        if self.place.rank == 0:
+            relative = str(path.relative_to(self.directory.path))
+            self._log("checkpoint", step=self.step, seconds=seconds, bytes=size, path=relative)
+
+    def _open_directory(self) -> None:
+        if self.place.rank == 0:
+            try:
+                self.directory.path.mkdir(parents=True, exist_ok=True)
+                clear_failures(self.directory.path)
+                facts = {**describe_environment(), "slurm": slurm_job_facts(), "world_size": self.place.world_size}
+                facts["devices"] = [self.device.describe()]
+                self.directory.config.write_text(yaml.safe_dump(self.config.resolved(), sort_keys=False))
+                self.directory.environment.write_text(json.dumps(facts, indent=1) + "\n")
+            except OSError as error:
+                raise OperationFailed(f"{self.directory.path}: cannot be written: {error.strerror}") from error
+        barrier(self.device)
+
+    def _resume(self) -> bool:
+        path = latest_checkpoint(self.directory.checkpoints)
+        steps = gather([-1.0 if path is None else float(path.name.removeprefix("step-"))], self.device)
+        if float(steps.min()) != float(steps.max()):
+            raise OperationFailed(
+                f"{self.directory.checkpoints}: ranks see different latest checkpoints "
+                f"(steps {int(steps.min())} and {int(steps.max())}); the run directory must be on a shared file system"
+            )
+        if path is None:
+            return False
+        checkpoint = read_checkpoint(path)
+        if checkpoint.step > self.plan.total_steps:
+            raise InputError(f"{path}: is further ({checkpoint.step}) than the recipe goes ({self.plan.total_steps} steps)")
+        self.parts.method.load(checkpoint.weights, checkpoint.optimizer, checkpoint.extra)
+        self.step = self.saved_step = checkpoint.step
+        return True
+
+    def _effective_values(self) -> dict[str, Any]:
+        split = self.plan.split
+        return {
+            "run": self.config.name,
+            "step": self.step,
+            "world_size": self.place.world_size,
+            "nodes": self.place.nodes,
+            "ranks_per_node": self.place.local_world_size,
+            "global_batch": split.global_batch,
+            "micro_batch": split.micro_batch,
+            "accumulation": split.accumulation,
+            "steps_per_epoch": self.plan.steps_per_epoch,
+            "total_steps": self.plan.total_steps,
+            "base_learning_rate": self.config.recipe.base_lr_per_64_clips,
+            "peak_learning_rate": self.plan.peak_learning_rate,
+            "train_samples": self.plan.train_samples,
+            "frames": self.config.model.frames,
+            "config_digest": self.config.digest(),
+            "job_id": self.place.job_id,
+            "launcher": self.place.launcher,
+            "devices": self.device.describe(),
+            "startup_seconds": time.time() - psutil.Process().create_time(),
+        }
+
+    def _samples(self) -> int:
+        return self.step * self.plan.split.global_batch
+
+    def _tell(self, **event: Any) -> None:
+        if self.place.rank == 0:
+            self.listener(event)
+
+    def _log(self, event: str, **fields: Any) -> None:
+        if self.place.rank == 0:
+            EventLog(self.directory.events).write(event, **fields)
+            self.listener({"event": event, **fields})
