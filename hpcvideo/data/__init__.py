@@ -1,5 +1,19 @@
 """What a step is fed: which samples, which frames of them, how they are cropped, decoded and batched."""
 
-from hpcvideo.data.loader import Batch, ClipLoader, ClipView
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpcvideo.data.loader import Batch, ClipLoader, ClipView
 
 __all__ = ["Batch", "ClipLoader", "ClipView"]
+
+
+def __getattr__(name: str) -> Any:
+    # The loader imports torch; the order beside it must not, so that any task can ask for its slice within seconds.
+    if name in __all__:
+        from hpcvideo.data import loader
+
+        return getattr(loader, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

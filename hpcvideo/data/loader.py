@@ -167,6 +167,6 @@ class ClipLoader:
             )
         chosen = self.view.choose_frames(video.num_frames, stream)
         box = self.view.choose_box(video.width, video.height, stream)
-        for frame, place in zip(self.shards.read(sample, chosen), out, strict=True):
+        for frame, place in zip(self.shards.read(sample, chosen.tolist()), out, strict=True):
             box.cut(frame, self.view.size, place)
         return video.labels[0], video.id

@@ -34,7 +34,7 @@ def load_model_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 def optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     """Every tensor the optimizer keeps, as `PARAMETER/STATE` -> contiguous CPU copy. None before the first step."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{names[parameter]}/{key}": value.detach().to("cpu", copy=True).contiguous()
         for parameter, values in optimizer.state.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -74,7 +75,7 @@ def check_run_directory(config: RunConfig, run: Path) -> None:
         )
 
 
-def _differences(old: dict, new: dict, prefix: str = "") -> list[str]:  # type: ignore[type-arg]
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     changes: list[str] = []
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key), new.get(key)

@@ -1,0 +1,58 @@
+"""The command `hpcvideo`. Sub-commands import what they need when called, so that `--help` never waits for torch."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from typing import Annotated
+
+import typer
+
+import hpcvideo
+from hpcvideo.cli import shards
+from hpcvideo.cli.demo import demo_command
+from hpcvideo.cli.evaluate import evaluate_command
+from hpcvideo.cli.report import report_command
+from hpcvideo.cli.submit import submit_command
+from hpcvideo.cli.train import train_command
+from hpcvideo.errors import HpcvideoError
+
+app = typer.Typer(
+    help="Train video models on Slurm clusters, from one laptop process to thousands of GPUs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(demo_command)
+app.add_typer(shards.app, name="shards", help="Video data sets as HDF5 shards: build, verify, inspect.")
+app.command("train")(train_command)
+app.command("evaluate")(evaluate_command)
+app.command("submit")(submit_command)
+app.command("report")(report_command)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(hpcvideo.__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 failed, 2 usage (arguments, config, input lists)."""
+    try:
+        app()
+    except HpcvideoError as error:
+        print(f"hpcvideo: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"hpcvideo: {error.filename or 'output'}: the disk is full; free space and start again", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""What people see while a run goes on: a bar on a terminal, lines in a log, JSON for a program."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+_SHOWN = (
+    ("world_size", "ranks"),
+    ("nodes", "nodes"),
+    ("global_batch", "global batch (clips)"),
+    ("micro_batch", "micro batch (clips)"),
+    ("accumulation", "accumulation"),
+    ("train_samples", "training videos"),
+    ("steps_per_epoch", "steps an epoch"),
+    ("total_steps", "steps in all"),
+    ("warmup_steps", "warm-up steps"),
+    ("peak_learning_rate", "peak learning rate"),
+    ("devices", "device"),
+    ("startup_seconds", "start-up (s)"),
+)
+
+
+def effective_values(values: dict[str, Any]) -> Table:
+    """The effective values of a run as a table of two columns; keys that are absent are left out."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for key, title in _SHOWN:
+        if key in values:
+            value = values[key]
+            table.add_row(title, f"{value:.6g}" if isinstance(value, float) else str(value))
+    return table
+
+
+def bar(console: Console) -> Progress:
+    """The progress bar of every long command."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
+        TimeRemainingColumn(), console=console, transient=False,
+    )  # fmt: skip
+
+
+@contextmanager
+def training_listener(as_json: bool, rank: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A listener for hpcvideo.training.trainer.train; ranks other than 0 hear nothing."""
+    if as_json or rank != 0:
+        yield _print_json
+        return
+    console = Console(file=sys.stderr)
+    with bar(console) as progress:
+        task = progress.add_task("train", total=None, visible=console.is_terminal)
+
+        def listen(event: dict[str, Any]) -> None:
+            if event["event"] == "progress":
+                description = f"train, loss {event['loss']:.3f}"
+                progress.update(task, completed=event["step"], total=event["total_steps"], description=description)
+            elif event["event"] in ("start", "resume"):
+                console.print(effective_values(event))
+                if event["event"] == "resume":
+                    console.print(f"resumed after step {event['step']}", highlight=False)
+                progress.update(task, completed=event["step"], total=event["total_steps"])
+            else:
+                if line := _line(event):
+                    console.print(line, highlight=False)
+
+        yield listen
+
+
+def _print_json(event: dict[str, Any]) -> None:
+    if event["event"] != "progress":
+        print(json.dumps(event), flush=True)
+
+
+def _line(event: dict[str, Any]) -> str:
+    kind = event["event"]
+    if kind == "step":
+        rate = event["samples"] / event["step"] / event["seconds"]["step"]["max"]
+        return (
+            f"step {event['step']:>6}  epoch {event['epoch']:7.2f}  loss {event['loss']:.4f}  lr {event['lr']:.4g}  "
+            f"{rate:.1f} clips/s"
+        )
+    if kind == "evaluation":
+        metrics = "  ".join(f"{name} {value:.4f}" for name, value in event["metrics"].items())
+        return f"evaluation after step {event['step']}: {metrics}  ({event['clips']} clips, {event['protocol']})"
+    if kind == "checkpoint":
+        return f"checkpoint {event['path']}  {event['bytes'] / 1e6:.1f} MB in {event['seconds']:.2f} s"
+    if kind == "end":
+        return f"{event['reason']} after step {event['step']}, {event['seconds']:.1f} s"
+    return ""

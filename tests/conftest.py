@@ -1,0 +1,91 @@
+"""A small shard set and a config over it, made once a session from generated frames."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import simplejpeg
+import yaml
+
+from hpcvideo.distributed.environment import child_variables, without_launcher
+from hpcvideo.shards.build import BuildOptions, build_shards
+
+CLASSES = ("left", "middle", "right")
+
+
+def write_frame_folders(source: Path, videos: int, seed: int) -> None:
+    """A folder a class of frame folders, 32 x 48 pixels, 6 to 14 frames; the class is where the frame is bright."""
+    generator = np.random.default_rng(seed)
+    for video in range(videos):
+        label = video % len(CLASSES)
+        folder = source / CLASSES[label] / f"video_{video:03d}"
+        folder.mkdir(parents=True)
+        for frame in range(6 + video % 9):
+            pixels = generator.integers(0, 120, (32, 48, 3), dtype=np.uint8)
+            pixels[:, label * 16 : label * 16 + 16] += 120
+            (folder / f"{frame:05d}.jpg").write_bytes(simplejpeg.encode_jpeg(pixels, quality=90))
+
+
+@pytest.fixture(scope="session")
+def shard_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shard sets `train` (25 videos in 3 shards, 3 classes) and `validation` (11 videos)."""
+    folder = tmp_path_factory.mktemp("shards")
+    for split, videos in (("train", 25), ("validation", 11)):
+        write_frame_folders(folder / f"{split}-frames", videos, seed=videos)
+        build_shards(folder / f"{split}-frames", folder / split, options=BuildOptions(videos_per_shard=10))
+    return folder
+
+
+@pytest.fixture
+def config_values(shard_folder: Path) -> dict[str, Any]:
+    """A config that trains in seconds; tests change what they are about."""
+    return {
+        "name": "tiny",
+        "seed": 3,
+        "task": {"name": "classification", "num_classes": 3},
+        "model": {"name": "tsm_resnet18", "frames": 4, "options": {"width": 8}},
+        "data": {
+            "train": str(shard_folder / "train"),
+            "validation": str(shard_folder / "validation"),
+            "size": 24,
+            "short_side": 32,
+            "flip": False,
+            "workers": 1,
+        },
+        "recipe": {"global_batch": 8, "steps": 12, "base_lr_per_64_clips": 0.1, "warmup_epochs": 0.5},
+        "logging": {"every_steps": 2},
+    }
+
+
+@pytest.fixture
+def write_config(tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
+    """Write a config's values as YAML into the test's folder."""
+
+    def write(values: dict[str, Any]) -> Path:
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return path
+
+    return write
+
+
+def hpcvideo_command(*arguments: str | Path, ranks: int = 1) -> list[str]:
+    """The command line of `hpcvideo ARGUMENTS`, under this environment's mpiexec where there are several ranks."""
+    command = [sys.executable, "-m", "hpcvideo", *map(str, arguments)]
+    return command if ranks == 1 else [str(Path(sys.executable).with_name("mpiexec")), "-n", str(ranks), *command]
+
+
+def run_hpcvideo(*arguments: str | Path, ranks: int = 1, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run `hpcvideo ARGUMENTS` with one thread a rank; with `check` a failure fails the test and shows why."""
+    variables = without_launcher(child_variables(OMP_NUM_THREADS="1"))
+    command = hpcvideo_command(*arguments, ranks=ranks)
+    answer = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=300, check=False)
+    if check:
+        assert answer.returncode == 0, f"{command}\n{answer.stdout}\n{answer.stderr}"
+    return answer

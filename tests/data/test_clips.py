@@ -1,0 +1,86 @@
+"""Which frames and which pixels make a clip."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpcvideo.data.augment import SCALES, center_crop, mirror, multi_scale_crop
+from hpcvideo.data.clip_sampling import dense_frames, segment_frames
+from hpcvideo.distributed.keyed_random import KeyedStream
+
+
+@given(st.integers(1, 400), st.integers(1, 16), st.integers(0, 2**32))
+def test_segments_take_one_frame_of_each_part_in_order(num_frames: int, frames: int, key: int) -> None:
+    for stream in (None, KeyedStream(key)):
+        chosen = segment_frames(num_frames, frames, stream)
+        assert len(chosen) == frames and chosen.min() >= 0 and chosen.max() < num_frames
+        assert (np.diff(chosen) >= 0).all()
+        if num_frames >= frames and stream is not None:
+            assert (chosen // (num_frames // frames) == np.arange(frames)).all()
+
+
+def test_segment_centres_are_those_of_the_published_code() -> None:
+    """int(tick / 2 + tick * k) with tick = num_frames / frames, for lengths as in Kinetics."""
+    for num_frames in (8, 64, 250, 299, 300):
+        tick = num_frames / 8
+        assert segment_frames(num_frames, 8, None).tolist() == [int(tick / 2 + tick * k) for k in range(8)]
+
+
+def test_every_frame_of_a_segment_is_drawn_equally_often() -> None:
+    drawn = np.concatenate([segment_frames(40, 8, KeyedStream(5, key)) for key in range(4000)])
+    counts = np.bincount(drawn, minlength=40)
+    assert counts.min() > 800 - 5 * 28 and counts.max() < 800 + 5 * 28  # 5 sigma of a binomial around 4000 / 5
+
+
+def test_dense_frames_keep_their_stride_and_wrap_around() -> None:
+    starts = set()
+    for key in range(600):
+        chosen = dense_frames(100, 8, 64, KeyedStream(key))
+        assert ((chosen - chosen[0]) % 100 == np.arange(8) * 8).all()
+        starts.add(int(chosen[0]))
+    assert starts == set(range(36))
+    assert dense_frames(10, 8, 64, KeyedStream(1)).tolist() == [0, 8, 6, 4, 2, 0, 8, 6]
+    assert dense_frames(100, 8, 64, None)[0] == 17
+
+
+def test_a_window_smaller_than_the_clip_is_refused() -> None:
+    with pytest.raises(ValueError, match="no room"):
+        dense_frames(100, 8, 7, None)
+
+
+@given(st.integers(16, 500), st.integers(16, 500), st.integers(8, 224), st.integers(0, 2**32))
+def test_crops_lie_inside_the_frame_and_have_the_recipe_s_sizes(width: int, height: int, size: int, key: int) -> None:
+    box = multi_scale_crop(width, height, size, KeyedStream(key))
+    assert box.left >= 0 and box.left + box.width <= width and box.top >= 0 and box.top + box.height <= height
+    sides = [int(min(width, height) * scale) for scale in SCALES]
+    allowed = {side if abs(side - size) >= 3 else min(size, min(width, height)) for side in sides}
+    assert {box.width, box.height} <= allowed
+
+
+def test_multi_scale_crop_uses_13_places_and_neighbouring_scales() -> None:
+    boxes = [multi_scale_crop(340, 256, 224, KeyedStream(key)) for key in range(5000)]
+    full = {(box.left, box.top) for box in boxes if (box.width, box.height) == (192, 192)}
+    assert len(full) == 13
+    sizes = {(box.width, box.height) for box in boxes}
+    assert len(sizes) == 10  # 4 equal and 6 neighbouring pairs of 4 scales
+    assert (256, 168) not in sizes
+
+
+def test_centre_crop_is_the_centre_of_the_resized_frame() -> None:
+    box = center_crop(340, 256, size=224, short_side=256)
+    assert (box.left, box.top, box.width, box.height) == (58, 16, 224, 224)
+    box = center_crop(680, 512, size=224, short_side=256)
+    assert (box.left, box.top, box.width, box.height) == (116, 32, 448, 448)
+
+
+def test_mirroring_turns_left_into_right_in_half_of_the_draws() -> None:
+    box = center_crop(4, 4, 4, 4)
+    frame = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    mirrored = [key for key in range(400) if mirror(box, KeyedStream(key)).mirrored]
+    assert 140 < len(mirrored) < 260
+    out = np.empty((4, 4, 3), np.uint8)
+    mirror(box, KeyedStream(mirrored[0])).cut(frame, 4, out)
+    assert np.array_equal(out, frame[:, ::-1])

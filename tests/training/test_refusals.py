@@ -1,0 +1,93 @@
+"""What cannot run is refused in one sentence before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpcvideo.config import load_config
+from hpcvideo.errors import HpcvideoError
+from hpcvideo.training.check import check_run
+from tests.conftest import run_hpcvideo
+
+Write = Callable[[dict[str, Any]], Path]
+
+
+@pytest.mark.parametrize(
+    ("override", "world_size", "message"),
+    [
+        ("data.train=/nowhere", 1, r"/nowhere"),
+        ("recipe.global_batch=9", 2, r"global_batch = 9 is not divisible by 2 ranks; use 8 or 10"),
+        ("task.num_classes=4", 1, r"3 label names, but task.num_classes = 4"),
+        ("task.name=guessing", 1, r"task.name = 'guessing' is unknown"),
+        ("method.name=guessing", 1, r"method.name = 'guessing' is unknown; known are end_to_end"),
+        ("method.speed=2", 1, r"method.speed: method end_to_end has no such option"),
+        ("model.name=resnet", 1, r"no model 'resnet'"),
+        ("model.options.depth=3", 1, r"model.options.depth"),
+        ("model.options.width=0", 1, r"width = 0"),
+    ],
+)
+def test_a_run_that_cannot_work_is_refused(
+    config_values: dict[str, Any], write_config: Write, override: str, world_size: int, message: str
+) -> None:
+    with pytest.raises(HpcvideoError, match=message) as caught:
+        check_run(load_config(write_config(config_values), [override]), world_size)
+    assert "\n" not in str(caught.value)
+
+
+def test_validation_labels_must_be_those_of_training(
+    config_values: dict[str, Any], write_config: Write, tmp_path: Path
+) -> None:
+    from hpcvideo.shards.build import build_shards
+    from tests.conftest import write_frame_folders
+
+    write_frame_folders(tmp_path / "frames", 6, seed=1)
+    (tmp_path / "frames" / "left").rename(tmp_path / "frames" / "zenith")
+    build_shards(tmp_path / "frames", tmp_path / "set")
+    config = load_config(write_config(config_values), [f"data.validation={tmp_path / 'set'}"])
+    with pytest.raises(HpcvideoError, match=r"label names differ .* --labels"):
+        check_run(config, 1)
+
+
+def test_a_run_directory_of_another_config_is_refused(
+    config_values: dict[str, Any], write_config: Write, tmp_path: Path
+) -> None:
+    config = write_config(config_values)
+    run_hpcvideo("train", config, "--run", tmp_path / "run", "--set", "recipe.steps=2")
+    before = sorted(path.name for path in (tmp_path / "run").rglob("*"))
+    answer = run_hpcvideo("train", config, "--run", tmp_path / "run", "--set", "recipe.steps=3", check=False)
+    assert answer.returncode == 2
+    assert "another config (recipe.steps was 2, now 3)" in " ".join(answer.stderr.split())
+    after = sorted(path.name for path in (tmp_path / "run").rglob("*") if "errors" not in str(path))
+    assert after == before
+
+
+def test_a_diverging_run_stops_with_a_sentence_and_records_it(
+    config_values: dict[str, Any], write_config: Write, tmp_path: Path
+) -> None:
+    config_values["recipe"]["base_lr_per_64_clips"] = 1e30
+    config_values["recipe"]["gradient_clip"] = 0
+    config = write_config(config_values)
+    answer = run_hpcvideo("train", config, "--run", tmp_path / "run", ranks=2, check=False)
+    assert answer.returncode == 1 and "lower recipe.base_lr_per_64_clips" in answer.stderr
+    record = (tmp_path / "run" / "errors" / "rank-0.txt").read_text().splitlines()
+    assert record[0] == "exit_code: 1" and "gradient norm" in record[1]
+
+
+def test_a_dry_run_plans_any_scale_and_writes_nothing(
+    config_values: dict[str, Any], write_config: Write, tmp_path: Path
+) -> None:
+    import json
+
+    config_values["recipe"] |= {"global_batch": 12288, "micro_batch": 8}
+    config = write_config(config_values)
+    answer = run_hpcvideo(
+        "train", config, "--run", tmp_path / "run", "--dry-run", "--ranks", "1536", "--json", "--set",
+        "recipe.warmup_epochs=0",
+    )  # fmt: skip
+    plan = json.loads(answer.stdout)
+    assert plan["split"] == {"global_batch": 12288, "micro_batch": 8, "accumulation": 1, "data_parallel": 1536}
+    assert plan["peak_learning_rate"] == pytest.approx(0.1 * 192) and not (tmp_path / "run").exists()
