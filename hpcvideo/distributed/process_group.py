@@ -73,6 +73,13 @@ def gather(values: list[float], device: Device) -> Tensor:
     return torch.stack(rows).cpu()
 
 
+def gather_text(text: str) -> list[str]:
+    """Every rank's text in rank order, on every rank."""
+    texts: list[str] = [""] * dist.get_world_size()
+    dist.all_gather_object(texts, text)
+    return texts
+
+
 def barrier(device: Device) -> None:
     """Wait until every rank is here."""
     total(torch.zeros(1), device)

@@ -16,7 +16,7 @@ import yaml
 from hpcvideo.config import RunConfig
 from hpcvideo.distributed.device import Device
 from hpcvideo.distributed.environment import ProcessEnvironment, slurm_job_facts
-from hpcvideo.distributed.process_group import barrier, gather, joined
+from hpcvideo.distributed.process_group import barrier, gather, gather_text, joined
 from hpcvideo.errors import InputError, OperationFailed
 from hpcvideo.runs import EventLog, RunDirectory
 from hpcvideo.runs.failure import clear_failures
@@ -142,12 +142,13 @@ class _Training:
             self._log("checkpoint", step=self.step, seconds=seconds, bytes=size, path=relative)
 
     def _open_directory(self) -> None:
+        where = gather_text(f"{self.place.node_name}: {self.device.describe()}")
         if self.place.rank == 0:
             try:
                 self.directory.path.mkdir(parents=True, exist_ok=True)
                 clear_failures(self.directory.path)
                 facts = {**describe_environment(), "slurm": slurm_job_facts(), "world_size": self.place.world_size}
-                facts["devices"] = [self.device.describe()]
+                facts["ranks"] = where
                 self.directory.config.write_text(yaml.safe_dump(self.config.resolved(), sort_keys=False))
                 self.directory.environment.write_text(json.dumps(facts, indent=1) + "\n")
             except OSError as error:

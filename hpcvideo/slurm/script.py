@@ -1,0 +1,152 @@
+"""The text of a batch script: a pure function of the job and the site (and the template files)."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from hpcvideo.config.resources import slurm_files
+from hpcvideo.errors import InputError
+from hpcvideo.runs import RunDirectory
+from hpcvideo.slurm.site import Site
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What one training job runs, and how it is spread: `nodes` x `ranks_per_node` ranks of `cpus_per_rank` cores.
+
+    Paths are absolute. `command` starts hpcvideo on every node, e.g. ("/env/bin/python", "-m", "hpcvideo").
+    """
+
+    name: str
+    config_path: Path
+    run_path: Path
+    nodes: int
+    ranks_per_node: int
+    cpus_per_rank: int
+    time_limit: str
+    overrides: tuple[str, ...]
+    command: tuple[str, ...]
+    working_directory: Path
+
+    @property
+    def world_size(self) -> int:
+        """Ranks in all."""
+        return self.nodes * self.ranks_per_node
+
+
+def render_training_script(job: TrainingJob, site: Site) -> str:
+    """The sbatch script that trains one run.
+
+    Every value is quoted for the reader that it meets: the shell, or Slurm's own reading of #SBATCH lines.
+    Raises InputError for a name or path that cannot be written on one line, or that Slurm would change.
+    """
+    _check_job(job)
+    return _templates().get_template("train.sbatch.j2").render(
+        job=job,
+        site=site,
+        run_path=str(job.run_path),
+        options=sbatch_options(job, site),
+        exports=exported_variables(job, site),
+        rank_log=_without_patterns(RunDirectory(job.run_path).logs) + "/rank-%t.log",
+        arguments=_training_arguments(job),
+    )  # fmt: skip
+
+
+def sbatch_options(job: TrainingJob, site: Site) -> list[str]:
+    """What follows `#SBATCH ` on the script's first lines, sorted."""
+    values: dict[str, str | int | None] = {
+        "account": site.account,
+        "chdir": str(job.working_directory),
+        "constraint": site.constraint,
+        "cpus-per-task": job.cpus_per_rank,
+        "gpus-per-node": job.ranks_per_node if site.gpus_per_node else None,
+        "job-name": job.name,
+        "mem": site.memory,
+        "nodes": job.nodes,
+        "ntasks-per-node": job.ranks_per_node,
+        "open-mode": "append",
+        "output": _without_patterns(RunDirectory(job.run_path).logs) + "/job-%j.log",
+        "partition": site.partition,
+        "qos": site.qos,
+        "signal": f"B:USR2@{site.signal_lead_seconds}" if site.signal_lead_seconds else None,
+        "time": job.time_limit,
+    }
+    lines = [f"--{name}={quote_for_sbatch(str(value))}" for name, value in values.items() if value is not None]
+    lines.append("--requeue" if site.requeue else "--no-requeue")
+    if site.exclusive:
+        lines.append("--exclusive")
+    return sorted(lines)
+
+
+def exported_variables(job: TrainingJob, site: Site) -> dict[str, str]:
+    """Variables that all ranks get, sorted by name; the site's own win."""
+    values = {
+        "HDF5_USE_FILE_LOCKING": "FALSE",
+        "OMP_NUM_THREADS": str(job.cpus_per_rank),
+        "PYTHONFAULTHANDLER": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    if site.network_interface:
+        values["GLOO_SOCKET_IFNAME"] = site.network_interface
+    if site.device == "cuda":
+        values |= {"NCCL_DEBUG": "WARN", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}
+        if site.network_interface:
+            values["NCCL_SOCKET_IFNAME"] = site.network_interface
+    return dict(sorted((values | site.environment).items()))
+
+
+def quote_for_sbatch(value: str) -> str:
+    """A value as sbatch reads it back from an #SBATCH line (tried on 22.05: double quotes, backslash as escape)."""
+    if value and all(character.isalnum() or character in "/._-:,@%+=" for character in value):
+        return value
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _without_patterns(path: Path) -> str:
+    """A path for --output, where Slurm would replace %j and the like."""
+    return str(path).replace("%", "%%")
+
+
+def _training_arguments(job: TrainingJob) -> list[str]:
+    arguments = [*job.command, "train", str(job.config_path), "--run", str(job.run_path)]
+    for override in job.overrides:
+        arguments += ["--set", override]
+    return arguments
+
+
+def _check_job(job: TrainingJob) -> None:
+    texts = {
+        "job name": job.name,
+        "config": str(job.config_path),
+        "run directory": str(job.run_path),
+        "working folder": str(job.working_directory),
+        "time limit": job.time_limit,
+    }
+    texts |= {f"--set {override!r}": override for override in job.overrides}
+    for what, text in texts.items():
+        if any(ord(character) < 32 or ord(character) == 127 for character in text):
+            raise InputError(f"{what} {text!r} holds a line break or another control character; choose another")
+    if not job.name:
+        raise InputError("the job name is empty; give one with --name")
+    if "\\" in str(job.run_path):
+        # Tried on 22.05: in --output a backslash is dropped and also stops the replacement of %j.
+        raise InputError(f"run directory {job.run_path}: Slurm cannot write logs below a path with a backslash")
+
+
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(slurm_files()),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        comment_start_string="{%#",  # `{#` is bash's: ${#array[@]}
+        comment_end_string="#%}",
+        autoescape=False,  # shell, not HTML: the filter `quote` is its escaping
+    )
+    environment.filters["quote"] = lambda value: shlex.quote(str(value))
+    return environment

@@ -1,0 +1,92 @@
+"""The text of batch scripts, against golden files and shellcheck."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hpcvideo.errors import InputError
+from hpcvideo.slurm.script import TrainingJob, quote_for_sbatch, render_training_script
+from hpcvideo.slurm.site import Site, load_site
+
+GOLDEN = Path(__file__).parent / "golden"
+
+PLAIN = TrainingJob(
+    name="tsm_r18_local",
+    config_path=Path("/work/configs/demo/tsm_r18_local.yaml"),
+    run_path=Path("/tmp/hpcvideo-golden/runs/tsm_r18_local-4x2"),
+    nodes=4,
+    ranks_per_node=2,
+    cpus_per_rank=21,
+    time_limit="01:00:00",
+    overrides=(),
+    command=("/env/bin/python", "-m", "hpcvideo"),
+    working_directory=Path("/tmp"),
+)
+STRANGE = dataclasses.replace(
+    PLAIN,
+    name="it's \"x\" $(touch HACKED)",
+    config_path=Path("/data/my configs/$(id).yaml"),
+    run_path=Path("/data/it's a run/100% `id` $HOME"),
+    overrides=("recipe.epochs=3", "data.train=/data/two words"),
+    working_directory=Path('/data/a "quoted" folder\\x'),
+)
+FULL_SITE = Site(
+    name="full",
+    nodes=256,
+    gpus_per_node=6,
+    cores_per_node=42,
+    memory="0",
+    partition="gpu",
+    account="project 7",
+    qos="high",
+    constraint="a100&nvme",
+    signal_lead_seconds=120,
+    requeue=True,
+    modules=("cuda/12.4", "hdf5"),
+    activate=("source /env/bin/activate",),
+    environment={"NCCL_DEBUG": "INFO", "GREETING": "two words"},
+    network_interface="hsn0",
+)
+CASES = {"local": (PLAIN, None), "generic": (PLAIN, None), "strange": (STRANGE, None), "full": (PLAIN, FULL_SITE)}
+
+
+def render(case: str) -> str:
+    job, site = CASES[case]
+    return render_training_script(job, site or load_site("generic" if case == "generic" else "local"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_scripts_are_as_the_golden_files_say(case: str) -> None:
+    assert render(case) == (GOLDEN / f"{case}.sbatch").read_text()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_scripts_pass_shellcheck(case: str) -> None:
+    if shutil.which("shellcheck") is None:
+        pytest.skip("needs apt-get install -y shellcheck")
+    done = subprocess.run(["shellcheck", "-"], input=render(case), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("field", ["name", "run_path", "config_path", "working_directory", "overrides"])
+def test_line_breaks_in_names_are_refused(field: str) -> None:
+    bad = "/a\n#SBATCH --account=other"
+    value = {"name": bad, "overrides": (bad,)}.get(field, Path(bad))
+    with pytest.raises(InputError, match="line break"):
+        render_training_script(dataclasses.replace(PLAIN, **{field: value}), FULL_SITE)
+
+
+def test_a_run_path_that_slurm_would_change_is_refused() -> None:
+    with pytest.raises(InputError, match="backslash"):
+        render_training_script(dataclasses.replace(PLAIN, run_path=Path("/a\\b")), FULL_SITE)
+
+
+def test_values_are_quoted_for_sbatch_only_where_needed() -> None:
+    assert quote_for_sbatch("01:00:00") == "01:00:00"
+    assert quote_for_sbatch("") == '""'
+    assert quote_for_sbatch('a "b" \\c # $(d)') == '"a \\"b\\" \\\\c # $(d)"'

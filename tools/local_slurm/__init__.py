@@ -1,0 +1,1 @@
+"""Parts of tools/local_cluster.py: its config, its processes and the cluster itself."""
