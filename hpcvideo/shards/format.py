@@ -1,0 +1,95 @@
+"""What a shard is: format version 1.
+
+A set is a folder of shard files `shard-00000.h5`, `shard-00001.h5`, ... and one `manifest.json` (see manifest.py).
+A shard is one HDF5 file that any HDF5 tool reads. Every dataset in it is contiguous and unfiltered:
+
+    /segments/NNNNN          uint8 [bytes]   JPEG files back to back, at most 64 MiB; no frame crosses a segment
+    /frames/offset           uint64 [F]      where the frame's JPEG starts, counted from the start of the HDF5 file
+    /frames/length           uint32 [F]      its bytes
+    /frames/crc32            uint32 [F]      zlib.crc32 of its bytes
+    /videos/id               utf-8 [V]       fixed length; the path as listed by the user
+    /videos/label            int32 [V]       the first label, -1 where there is none
+    /videos/labels           int32 [V, L]    padded with -1; only where some video has more than one label
+    /videos/first_frame      uint64 [V]      the video's first row in /frames
+    /videos/num_frames       uint32 [V]
+    /videos/width, height    uint32 [V]      pixels, as stored (display rotation and resize applied)
+    /videos/fps              float64 [V]     of the source; 0 where it is unknown (frame folders)
+    /videos/source_sha256    ascii [V]       hex digest of the source file (of a frame folder: see video_source.py)
+    /videos/source_frame     uint32 [F]      which frame of the source the stored frame is, counted from 0
+    /quarantined             uint8 [bytes]   JSON [{"source", "reason"}]: what was planned for this shard and left out
+
+Root attributes: `format`, `version`, `complete` (1 only after the writer read everything back and checked it),
+`encoder` (JSON), `tool_version`, `plan` (hex SHA-256 of what this shard was planned to hold and how, see plan.py).
+
+The bytes are a function of sources, options and library versions: no time stamp, no host name, no rank. To read a frame
+without this package:
+
+    import h5py
+    with h5py.File("shard-00000.h5") as shard:
+        ids = list(shard["videos/id"].asstr()[:])
+        row = int(shard["videos/first_frame"][ids.index("archery/a.mp4")]) + 7      # its eighth frame
+        offset, length = int(shard["frames/offset"][row]), int(shard["frames/length"][row])
+    with open("shard-00000.h5", "rb") as content, open("frame.jpg", "wb") as picture:
+        content.seek(offset)
+        picture.write(content.read(length))
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+FORMAT = "hpcvideo-shard"
+VERSION = 1
+SEGMENT_BYTES = 64 << 20
+ALIGNMENT_BYTES = 4096
+"""HDF5 objects of this size or more (the segments, the large tables) start on a multiple of it."""
+
+SHARD_PATTERN = re.compile(r"shard-(\d{5,})\.h5")
+
+FRAME_COLUMNS: dict[str, np.dtype[Any]] = {"offset": np.dtype("<u8"), "length": np.dtype("<u4"), "crc32": np.dtype("<u4")}
+"""Datasets of /frames, one entry a stored frame."""
+
+VIDEO_COLUMNS: dict[str, np.dtype[Any]] = {
+    "label": np.dtype("<i4"),
+    "first_frame": np.dtype("<u8"),
+    "num_frames": np.dtype("<u4"),
+    "width": np.dtype("<u4"),
+    "height": np.dtype("<u4"),
+    "fps": np.dtype("<f8"),
+}
+"""Numeric datasets of /videos, one entry a video; `id`, `source_sha256`, `labels` and `source_frame` come on top."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How frames are stored. `short_side` in pixels: larger frames shrink to it, smaller ones stay as they are."""
+
+    short_side: int = 256
+    quality: int = 85
+
+    def describe(self) -> dict[str, int | str]:
+        """What the shard's `encoder` attribute says."""
+        return {**asdict(self), "codec": "jpeg", "chroma": "4:2:0", "resize": "area"}
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """An input that was left out whole: its path as listed, and why."""
+
+    source: str
+    reason: str
+
+
+def shard_name(index: int) -> str:
+    """File name of the shard with this index, counted from 0."""
+    return f"shard-{index:05d}.h5"
+
+
+def shard_index(name: str) -> int | None:
+    """The index in a shard's file name; None where it is no such name."""
+    match = SHARD_PATTERN.fullmatch(name)
+    return int(match[1]) if match else None

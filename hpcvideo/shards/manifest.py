@@ -1,0 +1,113 @@
+"""manifest.json: what a finished shard set holds. It is written last, so a folder without it is no finished set."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hpcvideo.errors import InputError
+from hpcvideo.shards.format import VERSION, Quarantined
+
+MANIFEST = "manifest.json"
+SET_FORMAT = "hpcvideo-shard-set"
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One shard file as the manifest states it; `sha256` is over the whole file, in hex."""
+
+    file: str
+    bytes: int
+    sha256: str
+    videos: int
+    frames: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A shard set's table of contents. `plan` tells one set of arguments and inputs from another."""
+
+    shards: tuple[ShardEntry, ...]
+    label_names: tuple[str, ...]
+    arguments: dict[str, Any]
+    quarantined: tuple[Quarantined, ...]
+    plan: str
+    tool_version: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as written: shards, totals, label_names, arguments, quarantined, plan, tool_version."""
+        return {
+            "format": SET_FORMAT,
+            "version": VERSION,
+            "tool_version": self.tool_version,
+            "plan": self.plan,
+            "arguments": self.arguments,
+            "totals": {
+                "shards": len(self.shards),
+                "bytes": sum(shard.bytes for shard in self.shards),
+                "videos": sum(shard.videos for shard in self.shards),
+                "frames": sum(shard.frames for shard in self.shards),
+                "quarantined": len(self.quarantined),
+            },
+            "label_names": list(self.label_names),
+            "shards": [asdict(shard) for shard in self.shards],
+            "quarantined": [asdict(entry) for entry in self.quarantined],
+        }
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest in `folder`. InputError where there is none, or where it is not one this version reads."""
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"{folder}: no {MANIFEST}, so this is no finished shard set; finish or start it with `hpcvideo shards build`"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); run `hpcvideo shards build` again to write it") from error
+    if not isinstance(content, dict) or content.get("format") != SET_FORMAT:
+        raise InputError(f"{path}: not the manifest of a shard set (format {SET_FORMAT!r} expected)")
+    if content.get("version") != VERSION:
+        raise InputError(
+            f"{path}: format version {content.get('version')}, this hpcvideo reads version {VERSION}; "
+            "use the version of hpcvideo that wrote it or build the set anew"
+        )
+    try:
+        return Manifest(
+            shards=tuple(ShardEntry(**entry) for entry in content["shards"]),
+            label_names=tuple(content["label_names"]),
+            arguments=content["arguments"],
+            quarantined=tuple(Quarantined(**entry) for entry in content["quarantined"]),
+            plan=content["plan"],
+            tool_version=content["tool_version"],
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a whole manifest ({error}); run `hpcvideo shards build` again") from error
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write or replace manifest.json so that a reader, or a crash, sees the old one or the new one, never a part.
+
+    OSError as the file system gives it.
+    """
+    text = json.dumps(manifest.to_json(), indent=1, ensure_ascii=False, sort_keys=False) + "\n"
+    partial = folder / f".{MANIFEST}.tmp"
+    with partial.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(folder / MANIFEST)
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,127 @@
+"""The processes that build one set together: alone, or the ranks of an MPI world. The only file that imports mpi4py."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, TypeVar, cast
+
+from hpcvideo.distributed.environment import mpi_launched, slurm_task_count
+from hpcvideo.errors import HpcvideoError, InputError
+
+_VALUE_TAG, _COUNT_TAG, _DECIDED_TAG = range(3)
+_POLL_SECONDS = 0.02
+Value = TypeVar("Value")
+
+
+class Ranks:
+    """Rank and size of this process among the builders, and what they tell each other.
+
+    As a context it guards the part in which ranks wait for each other: an error there on one rank is printed once and
+    ends all of them at once, with that error's exit code.
+    """
+
+    def __init__(self) -> None:
+        """Discover the ranks; collective under MPI.
+
+        Raises InputError where a launcher started several tasks that cannot see each other: each would build the whole
+        set into the same folder.
+        """
+        self._world: Any = None
+        self.rank, self.size = 0, 1
+        if mpi_launched():
+            from mpi4py import MPI
+
+            self._world = MPI.COMM_WORLD
+            self.rank, self.size = self._world.Get_rank(), self._world.Get_size()
+        if self.size == 1 and (tasks := slurm_task_count()) > 1:
+            raise InputError(
+                f"srun started {tasks} tasks, but each sees an MPI world of one and would build the whole set; "
+                "start them with `srun --mpi=pmi2` or `mpiexec`, or use one task"
+            )
+        self._sends: list[Any] = []
+
+    def agree(self, decide: Callable[[], Value]) -> Value:
+        """What rank 0 decides, on every rank. Its HpcvideoError is raised there, and ends the others silently."""
+        if self.size == 1:
+            return decide()
+        if self.rank:
+            while not self._world.iprobe(source=0, tag=_DECIDED_TAG):
+                time.sleep(_POLL_SECONDS)  # a blocking receive would spin and take a core from the ranks at work
+            self._world.recv(source=0, tag=_DECIDED_TAG)
+            value, exit_code = self._world.bcast(None, root=0)
+            if exit_code is not None:
+                raise SystemExit(exit_code)
+            return cast(Value, value)
+        try:
+            value = decide()
+        except HpcvideoError as error:
+            self._tell((None, error.exit_code))
+            raise
+        except BaseException as defect:
+            self._abort(defect)
+            raise
+        self._tell((value, None))
+        return value
+
+    def _tell(self, decision: tuple[Any, int | None]) -> None:
+        for rank in range(1, self.size):
+            self._world.send(None, dest=rank, tag=_DECIDED_TAG)
+        self._world.bcast(decision, root=0)
+
+    def count_one(self, count: Callable[[int], None]) -> None:
+        """One more video is done here; on rank 0 `count(n)` is called with what is new over all ranks."""
+        if self.rank:
+            self._sends = [send for send in self._sends if not send.Test()]
+            self._sends.append(self._world.isend(1, dest=0, tag=_COUNT_TAG))
+            return
+        count(1 + self._counts_received())
+
+    def gather(self, value: Value, count: Callable[[int], None]) -> list[Value]:
+        """Every rank's value, by rank, on rank 0 (elsewhere only its own); rank 0 counts on until all have come."""
+        if self.size == 1:
+            return [value]
+        if self.rank:
+            for send in self._sends:
+                send.Wait()
+            self._world.send(value, dest=0, tag=_VALUE_TAG)
+            return [value]
+        gathered: dict[int, Value] = {0: value}
+        while len(gathered) < self.size:
+            count(self._counts_received())
+            for rank in range(1, self.size):
+                if rank not in gathered and self._world.iprobe(source=rank, tag=_VALUE_TAG):
+                    gathered[rank] = self._world.recv(source=rank, tag=_VALUE_TAG)
+            time.sleep(_POLL_SECONDS)
+        count(self._counts_received())
+        return [gathered[rank] for rank in range(self.size)]
+
+    def _counts_received(self) -> int:
+        received = 0
+        while self._world is not None and self._world.iprobe(tag=_COUNT_TAG):
+            received += self._world.recv(tag=_COUNT_TAG)
+        return received
+
+    def __enter__(self) -> Ranks:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and self.size > 1:
+            self._abort(error)
+
+    def _abort(self, error: BaseException) -> None:
+        """End all ranks: an uncaught error would leave the others waiting for this one for ever."""
+        if isinstance(error, HpcvideoError):
+            print(f"hpcvideo: {error}", file=sys.stderr, flush=True)
+        else:
+            traceback.print_exception(error)
+            sys.stderr.flush()
+        exit_code = error.exit_code if isinstance(error, HpcvideoError) else 1
+        self._world.Abort(exit_code)
+        os._exit(exit_code)  # MPICH's Abort may return before the launcher ends this process

@@ -1,0 +1,163 @@
+"""ShardSet: random access to the frames of a shard set."""
+
+from __future__ import annotations
+
+import os
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+
+from hpcvideo.errors import OperationFailed
+from hpcvideo.shards.frames import decode_frames, read_jpegs
+from hpcvideo.shards.manifest import read_manifest
+from hpcvideo.shards.tables import ShardTables, load_tables
+
+
+@dataclass(frozen=True)
+class Video:
+    """What a set says about one video. Sizes in pixels as stored; `fps` of the source, 0 where unknown."""
+
+    id: str
+    labels: tuple[int, ...]
+    num_frames: int
+    width: int
+    height: int
+    fps: float
+
+
+class ShardSet:
+    """A finished shard set, video by video and frame by frame.
+
+    Opening reads manifest.json alone; a shard's tables are read with h5py at the first touch, its frames with pread.
+    At most `max_open_shards` descriptors are open at a time. Safe for any number of threads, across fork, and
+    to send to other processes. Raises InputError where `path` is no finished set; OperationFailed, when a shard is first
+    touched, where it is missing or has another size than the manifest says.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], max_open_shards: int = 64) -> None:
+        self.path = Path(path)
+        self.manifest = read_manifest(self.path)
+        self.label_names = self.manifest.label_names
+        self._max_open_shards = max(1, max_open_shards)
+        self._ends = list(accumulate(shard.videos for shard in self.manifest.shards))
+        self._opened = _Opened()
+
+    def __len__(self) -> int:
+        """Videos in the set."""
+        return self._ends[-1] if self._ends else 0
+
+    def __reduce__(self) -> tuple[type[ShardSet], tuple[Path, int]]:
+        return ShardSet, (self.path, self._max_open_shards)
+
+    def video(self, index: int) -> Video:
+        """Facts of one video; IndexError outside 0..len-1."""
+        shard, row = self._locate(index)
+        _, tables = self._open(shard)
+        return Video(
+            id=tables.ids[row],
+            labels=tables.labels[row],
+            num_frames=int(tables.num_frames[row]),
+            width=int(tables.width[row]),
+            height=int(tables.height[row]),
+            fps=float(tables.fps[row]),
+        )
+
+    def read_jpegs(self, index: int, frame_indices: Sequence[int]) -> list[bytes]:
+        """The stored JPEG bytes of frames of one video, in the order asked for; repeats are allowed.
+
+        Raises OperationFailed naming shard file, video id and frame where a checksum differs; IndexError where the video
+        has no such frame.
+        """
+        shard, row = self._locate(index)
+        held, tables = self._open(shard)
+        return read_jpegs(held.descriptor, tables, row, frame_indices)
+
+    def read(self, index: int, frame_indices: Sequence[int]) -> np.ndarray:
+        """Decoded frames, uint8 [n, height, width, 3] RGB; raises as read_jpegs does."""
+        jpegs = self.read_jpegs(index, frame_indices)
+        facts = self.video(index)
+        try:
+            return decode_frames(jpegs, facts.height, facts.width)
+        except ValueError as error:
+            shard, _ = self._locate(index)
+            raise OperationFailed(
+                f"{self.path / self.manifest.shards[shard].file}: video {facts.id!r} does not decode ({error}); "
+                "run `hpcvideo shards verify`"
+            ) from error
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        """(shard, row in it) of a video, by bisection over the manifest's counts."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"video {index} of a set of {len(self)}")
+        shard = bisect_right(self._ends, index)
+        return shard, index - (self._ends[shard - 1] if shard else 0)
+
+    def _open(self, shard: int) -> tuple[_OpenShard, ShardTables]:
+        """The shard's descriptor and tables. The caller's reference keeps the descriptor open while others evict it."""
+        opened = self._opened
+        if opened.process != os.getpid():  # a lock held by another thread at the fork would stay held in the child
+            opened = self._opened = _Opened(opened.tables)
+        with opened.lock:
+            held = opened.shards.get(shard)
+            if held is None:
+                entry = self.manifest.shards[shard]
+                held = opened.shards[shard] = _OpenShard(self.path / entry.file, entry.bytes)
+                while len(opened.shards) > self._max_open_shards:
+                    opened.shards.popitem(last=False)
+            else:
+                opened.shards.move_to_end(shard)
+            tables = opened.tables.get(shard)
+            if tables is None:
+                tables = opened.tables[shard] = self._load_tables(shard)
+        return held, tables
+
+    def _load_tables(self, shard: int) -> ShardTables:
+        entry = self.manifest.shards[shard]
+        tables = load_tables(self.path / entry.file)
+        if (len(tables.ids), tables.frames) != (entry.videos, entry.frames):
+            raise OperationFailed(
+                f"{tables.path}: holds {len(tables.ids)} videos and {tables.frames} frames, the manifest says "
+                f"{entry.videos} and {entry.frames}; run `hpcvideo shards verify`"
+            )
+        return tables
+
+
+class _Opened:
+    """What one process holds open: a lock, descriptors (least recently used first), tables."""
+
+    def __init__(self, tables: dict[int, ShardTables] | None = None) -> None:
+        self.process = os.getpid()
+        self.lock = threading.Lock()
+        self.shards: OrderedDict[int, _OpenShard] = OrderedDict()
+        self.tables = dict(tables or {})
+
+
+class _OpenShard:
+    """A read-only descriptor that closes when the last reference to it goes."""
+
+    def __init__(self, path: Path, expected_bytes: int) -> None:
+        self.descriptor = -1
+        try:
+            self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise OperationFailed(
+                f"{path}: {error.strerror}, though the manifest lists it; run `hpcvideo shards verify`"
+            ) from error
+        size = os.fstat(self.descriptor).st_size
+        if size != expected_bytes:
+            raise OperationFailed(
+                f"{path}: {size} bytes, the manifest says {expected_bytes}; run `hpcvideo shards verify`, "
+                "then delete this shard and build again"
+            )
+        if hasattr(os, "posix_fadvise"):  # readahead would multiply the traffic of scattered 16 KB reads
+            os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+
+    def __del__(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)

@@ -1,0 +1,299 @@
+"""Whole builds: the same bytes however they come about, and nothing half-written taken for whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import textwrap
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import simplejpeg
+
+from hpcvideo.errors import InputError, OperationFailed
+from hpcvideo.shards import ShardSet
+from hpcvideo.shards import format as shard_format
+from hpcvideo.shards.annotations import Source
+from hpcvideo.shards.build import BuildOptions, build_shards
+from hpcvideo.shards.format import Encoding
+from hpcvideo.shards.plan import PlannedShard
+from hpcvideo.shards.tables import load_tables
+from hpcvideo.shards.video_source import encode_video
+from hpcvideo.shards.writer import write_shard
+
+from .command import run_shards, shards_command
+from .generated import moving_square, write_video
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_frame_by_pread_is_the_h5py_slice_and_the_encoders_output(videos, shard_set):
+    checked = 0
+    for path in sorted(shard_set.glob("*.h5")):
+        with h5py.File(path) as shard, path.open("rb") as raw:
+            base = {name: data.id.get_offset() for name, data in shard["segments"].items()}
+            for row, video_id in enumerate(shard["videos/id"].asstr()[:]):
+                encoded: list[bytes] = []
+                encode_video(videos / video_id, Encoding(), lambda jpeg, source_frame, to=encoded: to.append(jpeg))
+                first, count = int(shard["videos/first_frame"][row]), int(shard["videos/num_frames"][row])
+                assert count == len(encoded)
+                assert shard["videos/source_frame"][first : first + count].tolist() == list(range(count))
+                for frame in range(count):
+                    offset = int(shard["frames/offset"][first + frame])
+                    length = int(shard["frames/length"][first + frame])
+                    by_pread = os.pread(raw.fileno(), length, offset)
+                    name = max((name for name in base if base[name] <= offset), key=base.get)
+                    sliced = shard["segments"][name][offset - base[name] : offset - base[name] + length]
+                    assert by_pread == sliced.tobytes() == encoded[frame]
+                    checked += 1
+    assert checked == sum(8 + 2 * index for index in range(9))
+
+
+def test_the_file_says_what_it_is(shard_set):
+    with h5py.File(shard_set / "shard-00000.h5") as shard:
+        assert (shard.attrs["format"], shard.attrs["version"], shard.attrs["complete"]) == (b"hpcvideo-shard", 1, 1)
+        assert json.loads(shard.attrs["encoder"])["quality"] == 85
+        assert len(shard.attrs["plan"]) == 64
+        datasets: list[h5py.Dataset] = []
+        shard.visititems(lambda name, item: datasets.append(item) if isinstance(item, h5py.Dataset) else None)
+        assert all(dataset.chunks is None and dataset.compression is None for dataset in datasets)
+        assert all(data.id.get_offset() % 4096 == 0 for data in shard["segments"].values())
+        dtypes = {name: shard[name].dtype.str for name in ("frames/offset", "frames/length", "frames/crc32")}
+        assert dtypes == {"frames/offset": "<u8", "frames/length": "<u4", "frames/crc32": "<u4"}
+        assert (shard["videos/label"].dtype, "labels" in shard["videos"]) == (np.int32, False)
+
+
+def test_the_example_in_the_format_description_reads_a_frame(shard_set, tmp_path, monkeypatch):
+    shards = ShardSet(shard_set)
+    shutil.copy(shard_set / "shard-00000.h5", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    example = textwrap.dedent(shard_format.__doc__[shard_format.__doc__.index("    import h5py") :])
+    exec(example.replace("archery/a.mp4", shards.video(1).id))
+    assert (tmp_path / "frame.jpg").read_bytes() == shards.read_jpegs(1, [7])[0]
+
+
+def test_the_bytes_are_the_same_for_1_2_and_3_ranks_and_a_second_later(videos, shard_set, tmp_path):
+    for ranks in (None, 2, 3):
+        out = tmp_path / str(ranks)
+        arguments = ("build", videos, "--annotations", videos / "list.csv", "--out", out, "--videos-per-shard", 3)
+        ended = run_shards(*arguments, "--json", ranks=ranks)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert json.loads(ended.stdout)["videos"] == 9  # printed by one rank only
+        assert files_of(out) == files_of(shard_set)
+
+
+def test_frames_fill_segments_without_crossing_one(tmp_path, videos, monkeypatch):
+    monkeypatch.setattr("hpcvideo.shards.writer.SEGMENT_BYTES", 20_000)
+    build_shards(videos, tmp_path, videos / "list.csv")
+    tables = load_tables(tmp_path / "shard-00000.h5")
+    sizes = np.diff(tables.segments, axis=1)
+    assert len(sizes) > 5
+    assert sizes.max() <= 20_000
+    assert sizes[:-1].min() > 10_000
+    shards = ShardSet(tmp_path)
+    assert sum(len(shards.read(video, range(shards.video(video).num_frames))) for video in range(9)) == 144
+
+
+def test_a_broken_video_is_left_out_whole_and_named(videos, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(videos, source)
+    whole = write_video(source / "clip3.mp4", moving_square(14, 96, 64, 3), movflags="faststart").read_bytes()
+    (source / "clip3.mp4").write_bytes(whole[: len(whole) * 6 // 10])
+    arguments = ("build", source, "--annotations", source / "list.csv", "--out", tmp_path / "out")
+    ended = run_shards(*arguments)
+    assert ended.returncode == 0
+    assert "left out because they do not decode whole: 1 of 9 videos\n  clip3.mp4: cut short: " in ended.stderr
+    shards = ShardSet(tmp_path / "out")
+    assert sorted(shards.video(index).id for index in range(len(shards))) == [f"clip{i}.mp4" for i in range(9) if i != 3]
+    assert [entry.source for entry in shards.manifest.quarantined] == ["clip3.mp4"]
+    # A bad video leaves no byte behind: the shard is as large as one without it.
+    assert load_tables(tmp_path / "out/shard-00000.h5").frames == 144 - 14
+    for ranks in (None, 2):
+        strict = run_shards(*arguments, "--strict", ranks=ranks)
+        assert strict.returncode == 1
+        assert strict.stderr.count("1 of 9 videos do not decode (--strict)") == 1
+
+
+def test_the_truly_corrupted_file_of_the_zoo_is_quarantined(zoo, tmp_path):
+    (tmp_path / "list.csv").write_text("path,label\ncorrupted.mp4,0\nhevc_128x128_10f.mp4,1\n")
+    result = build_shards(zoo, tmp_path / "out", tmp_path / "list.csv")
+    assert [(entry.source, entry.reason[:35]) for entry in result.quarantined] == [
+        ("corrupted.mp4", "after 28 frames: InvalidDataError: ")
+    ]
+    assert (result.videos, result.frames) == (1, 10)
+
+
+def test_a_set_of_nothing_but_broken_videos_is_a_failure(tmp_path):
+    (tmp_path / "source/class").mkdir(parents=True)
+    (tmp_path / "source/class/a.mp4").write_bytes(b"nonsense" * 50)
+    with pytest.raises(OperationFailed, match=r"none of the 1 videos decodes; the first, class/a\.mp4"):
+        build_shards(tmp_path / "source", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_many_labels_are_padded(tmp_path, videos):
+    sources = tuple(
+        Source(f"clip{index}.mp4", videos / f"clip{index}.mp4", labels, 1, False)
+        for index, labels in enumerate(((2, 5), (), (7,)))
+    )
+    write_shard(tmp_path, PlannedShard(0, sources, 1, "plan"), Encoding())
+    with h5py.File(tmp_path / "shard-00000.h5") as shard:
+        assert shard["videos/labels"][:].tolist() == [[2, 5], [-1, -1], [7, -1]]
+        assert shard["videos/label"][:].tolist() == [2, -1, 7]
+    assert load_tables(tmp_path / "shard-00000.h5").labels == ((2, 5), (), (7,))
+
+
+@pytest.fixture(scope="module")
+def larger_source(tmp_path_factory) -> Path:
+    """A folder a class of eight videos, large enough for a build to be hit in the middle."""
+    source = tmp_path_factory.mktemp("larger") / "source"
+    (source / "c").mkdir(parents=True)
+    for index in range(8):
+        write_video(source / "c" / f"{index}.mp4", moving_square(40, 480, 320, index))
+    return source
+
+
+def wait_for_the_end_of_writers(out: Path) -> None:
+    """mpiexec's children die with it, a moment later."""
+    writers = [Path("/proc", path.name.rpartition("-")[2]) for path in out.glob(".shard-*.tmp-*")]
+    deadline = time.monotonic() + 20
+    while any(writer.exists() for writer in writers):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_a_killed_build_goes_on_and_ends_with_the_same_bytes(larger_source, tmp_path, ranks):
+    options = BuildOptions(videos_per_shard=1)
+    build_shards(larger_source, tmp_path / "undisturbed", options=options)
+    arguments = ("build", larger_source, "--videos-per-shard", 1)
+    out = tmp_path / "out"
+    command = shards_command(*arguments, "--out", out, ranks=ranks)
+    build = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while len(list(out.glob("shard-*.h5")) if out.exists() else []) < 2:
+        assert build.poll() is None
+        time.sleep(0.005)
+    time.sleep(0.03)
+    os.killpg(build.pid, signal.SIGKILL)
+    build.wait()
+    wait_for_the_end_of_writers(out)
+    finished = {path.name: path.stat() for path in out.glob("shard-*.h5")}
+    assert 2 <= len(finished) < 8
+    with pytest.raises(InputError, match=r"no manifest\.json, so this is no finished shard set"):
+        ShardSet(out)
+    (out / ".shard-00007.h5.tmp-elsewhere-1").write_bytes(b"of a dead build on another host")
+    ended = run_shards(*arguments, "--out", out, ranks=ranks)
+    assert ended.returncode == 0
+    assert f"({len(finished)} kept from an earlier build)" in ended.stdout
+    for name, before in finished.items():
+        after = (out / name).stat()
+        assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert files_of(out) == files_of(tmp_path / "undisturbed")
+
+
+def test_a_file_of_a_living_build_is_not_taken_away(videos, shard_set, tmp_path):
+    shutil.copytree(shard_set, tmp_path, dirs_exist_ok=True)
+    mine = tmp_path / f".shard-00000.h5.tmp-{os.uname().nodename}-{os.getpid()}"
+    mine.touch()
+    with pytest.raises(InputError, match=f"process {os.getpid()} is building into"):
+        build_shards(videos, tmp_path, videos / "list.csv", options=BuildOptions(videos_per_shard=3))
+    assert mine.exists()
+
+
+def test_another_set_is_refused_unless_it_may_be_overwritten(videos, shard_set, tmp_path):
+    shutil.copytree(shard_set, tmp_path, dirs_exist_ok=True)
+    other = BuildOptions(videos_per_shard=3, quality=60)
+    with pytest.raises(InputError, match=r"other arguments \(quality 85 -> 60\); pass --overwrite"):
+        build_shards(videos, tmp_path, videos / "list.csv", options=other)
+    assert files_of(tmp_path) == files_of(shard_set)
+    (tmp_path / "manifest.json").unlink()  # as a build leaves it that was killed
+    with pytest.raises(InputError, match=r"shard-00000\.h5 is damaged, or of a set made from other inputs"):
+        build_shards(videos, tmp_path, videos / "list.csv", options=other)
+    result = build_shards(videos, tmp_path, videos / "list.csv", options=other, overwrite=True)
+    assert (result.kept_shards, ShardSet(tmp_path).manifest.arguments["quality"]) == (0, 60)
+
+
+def test_a_deleted_or_shortened_shard_is_built_anew(videos, shard_set, tmp_path):
+    shutil.copytree(shard_set, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "shard-00000.h5").unlink()
+    os.truncate(tmp_path / "shard-00001.h5", 5000)
+    result = build_shards(videos, tmp_path, videos / "list.csv", options=BuildOptions(videos_per_shard=3))
+    assert result.kept_shards == 1
+    assert files_of(tmp_path) == files_of(shard_set)
+
+
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_a_full_disk_ends_all_ranks_with_one_sentence_and_nothing_half_written(videos, shard_set, tmp_path, ranks):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    room = 1.5 * max(path.stat().st_size for path in shard_set.glob("*.h5"))
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={int(room) // 4096 * 4096}", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a tmpfs is not allowed here")
+    arguments = ("build", videos, "--annotations", videos / "list.csv", "--out", disk / "out", "--videos-per-shard", 3)
+    try:
+        ended = run_shards(*arguments, ranks=ranks)
+        assert ended.returncode == 1
+        sentences = [line for line in ended.stderr.splitlines() if line.startswith("hpcvideo: ")]
+        assert len(sentences) == 1
+        assert "no space left while writing this shard; free more than" in sentences[0]
+        assert "Traceback" not in ended.stderr
+        left = [path for path in (disk / "out").glob("shard-*.h5") if not path.name.startswith(".")]
+        assert len(left) < 3
+        for path in left:
+            assert path.read_bytes() == (shard_set / path.name).read_bytes()
+        assert not (disk / "out" / "manifest.json").exists()
+        if ranks is None:  # of several ranks those that are ended by another's error leave theirs to the next build
+            assert not list((disk / "out").glob(".shard-*"))
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        assert run_shards(*arguments, ranks=ranks).returncode == 0
+        assert files_of(disk / "out") == files_of(shard_set)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_tasks_of_srun_that_cannot_see_each_other_are_refused(videos, tmp_path, monkeypatch):
+    for name, value in {"SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_NTASKS": "4"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="srun started 4 tasks, but each sees an MPI world of one"):
+        build_shards(videos, tmp_path / "out", videos / "list.csv")
+
+
+@pytest.mark.parametrize("options", [BuildOptions(quality=0), BuildOptions(short_side=1)])
+def test_options_out_of_range_are_refused(videos, tmp_path, options):
+    with pytest.raises(InputError, match="at least 16 pixels and 1 to 100 expected"):
+        build_shards(videos, tmp_path / "out", videos / "list.csv", options=options)
+
+
+def test_shards_below_a_folder_a_class_are_refused(tmp_path):
+    (tmp_path / "source/class").mkdir(parents=True)
+    write_video(tmp_path / "source/class/a.mp4", moving_square(4, 64, 64, 0))
+    with pytest.raises(InputError, match="lies inside SOURCE, where it would count as a class"):
+        build_shards(tmp_path / "source", tmp_path / "source/shards")
+
+
+def test_a_file_where_the_folder_should_be_is_refused(videos, tmp_path):
+    (tmp_path / "out").write_text("in the way")
+    with pytest.raises(OperationFailed, match="choose an --out folder you can write"):
+        build_shards(videos, tmp_path / "out", videos / "list.csv")
+
+
+def test_frames_of_every_video_look_like_their_source(videos, shard_set):
+    shards = ShardSet(shard_set)
+    for index in range(len(shards)):
+        facts = shards.video(index)
+        number = int(facts.id[4])
+        source = moving_square(8 + 2 * number, facts.width, facts.height, number)
+        clip = shards.read(index, range(facts.num_frames))
+        assert clip.shape == source.shape
+        assert np.abs(clip.astype(int) - source).mean() < 8
+        assert shards.label_names[facts.labels[0]] == ("jump", "run", "walk")[number % 3]
+        assert simplejpeg.decode_jpeg_header(shards.read_jpegs(index, [0])[0])[3] == "420"
