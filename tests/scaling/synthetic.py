@@ -1,0 +1,69 @@
+"""Run directories with known step times, written by the real event log: the ground that the scaling tests stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hpcvideo.runs import EventLog, RunDirectory
+
+PHASES_OF_STEP = {"data_wait": 0.1, "forward": 0.3, "backward": 0.4, "communication_exposed": 0.1}
+"""Fractions of a step; the tenth that is left is nobody's."""
+
+
+def start_fields(ranks: int, nodes: int = 1, global_batch: int = 16, **others: Any) -> dict[str, Any]:
+    """Keys of a start or resume line of a run at this scale."""
+    fields = {
+        "run": f"run-{ranks}",
+        "step": 0,
+        "world_size": ranks,
+        "nodes": nodes,
+        "ranks_per_node": ranks // nodes,
+        "global_batch": global_batch,
+        "micro_batch": max(1, global_batch // ranks),
+        "accumulation": 1,
+        "steps_per_epoch": 10,
+        "total_steps": 20,
+        "base_learning_rate": 0.01,
+        "peak_learning_rate": 0.02,
+        "train_samples": 160,
+        "frames": 8,
+        "config_digest": "c0ffee",
+        "job_id": None,
+        "devices": ["cpu"],
+        "startup_seconds": 2.5,
+    }
+    return fields | others
+
+
+def step_fields(
+    step: int, seconds: float, steps: int = 1, phases: Mapping[str, float] = PHASES_OF_STEP, spread: float = 1.0
+) -> dict[str, Any]:
+    """Keys of a step line whose slowest rank took `seconds` a step and whose fastest took `seconds / spread`."""
+    whole = {"min": seconds / spread, "mean": seconds * (1 + 1 / spread) / 2, "max": seconds}
+    parts = {name: dict.fromkeys(("min", "mean", "max"), part * seconds) for name, part in phases.items()}
+    return {
+        "step": step,
+        "epoch": step / 10,
+        "samples": 16 * step,
+        "steps": steps,
+        "loss": 1.0,
+        "lr": 0.01,
+        "gradient_norm": 1.0,
+        "seconds": {"step": whole, **parts},
+    }
+
+
+def write_run(path: Path, ranks: int, step_seconds: Sequence[float], **start: Any) -> Path:
+    """A finished run: a start line, one line a step, one checkpoint (0.5 s), one evaluation (1.5 s), an end line."""
+    path.mkdir(parents=True)
+    log: EventLog = RunDirectory(path).event_log()
+    log.write("start", **start_fields(ranks, **start))
+    for index, seconds in enumerate(step_seconds):
+        log.write("step", **step_fields(index + 1, seconds))
+    last = len(step_seconds)
+    log.write("checkpoint", step=last, seconds=0.5, bytes=1000, path=f"checkpoints/step-{last}")
+    log.write("evaluation", step=last, seconds=1.5, protocol="center", clips=64, metrics={"top1": 0.75})
+    log.write("end", step=last, samples=16 * last, seconds=60.0, reason="finished")
+    return path
