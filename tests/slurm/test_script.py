@@ -17,7 +17,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 PLAIN = TrainingJob(
     name="tsm_r18_local",
-    config_path=Path("/work/configs/demo/tsm_r18_local.yaml"),
+    config_path=Path("/project/configs/demo/tsm_r18_local.yaml"),
     run_path=Path("/tmp/hpcvideo-golden/runs/tsm_r18_local-4x2"),
     nodes=4,
     ranks_per_node=2,
