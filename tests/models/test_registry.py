@@ -1,0 +1,61 @@
+"""What `create_model` takes, and how it says no."""
+
+import pytest
+import torch
+
+from hpcvideo.errors import InputError
+from hpcvideo.models import create_model, known_models, model_options
+
+
+def test_every_known_model_can_be_made_and_says_its_frames():
+    assert {f"{family}_resnet{depth}" for family in ("tsn", "tsm") for depth in (18, 34, 50, 101)} <= set(known_models())
+    for name in known_models():
+        with torch.device("meta"):
+            model = create_model(name, 7, 4)
+        assert model.frames == 4
+
+
+def test_options_have_the_published_defaults():
+    assert model_options("tsm_resnet50") == {
+        "shift_fraction": 8,
+        "shift_place": "blockres",
+        "dropout": 0.5,
+        "width": 64,
+    }
+    assert set(model_options("tsn_resnet50")) == {"dropout", "width"}
+
+
+def test_unknown_name_is_refused_with_the_known_ones():
+    with pytest.raises(InputError, match=r"no model 'tsm_resnet19'.*tsm_resnet18, tsm_resnet34"):
+        create_model("tsm_resnet19", 5, 8)
+
+
+def test_unknown_option_is_refused_with_the_known_ones():
+    with pytest.raises(InputError, match=r"no option 'shift_div'; it has: shift_fraction, shift_place, dropout, width"):
+        create_model("tsm_resnet18", 5, 8, shift_div=8)
+    with pytest.raises(InputError, match=r"tsn_resnet18 has no option 'shift_fraction'"):
+        create_model("tsn_resnet18", 5, 8, shift_fraction=8)
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"shift_fraction": 1}, "shift_fraction = 1"),
+        ({"shift_fraction": 32, "width": 16}, "shift_fraction = 32"),
+        ({"shift_fraction": 8.0}, "shift_fraction = 8.0"),
+        ({"shift_place": "res"}, "shift_place = 'res'"),
+        ({"dropout": 1.0}, "dropout = 1.0"),
+        ({"dropout": "0.5"}, "dropout = '0.5'"),
+        ({"width": 0}, "width = 0"),
+        ({"width": True}, "width = True"),
+    ],
+)
+def test_values_out_of_range_are_refused(options, what):
+    with pytest.raises(InputError, match=what):
+        create_model("tsm_resnet18", 5, 8, **options)
+
+
+@pytest.mark.parametrize(("classes", "frames", "what"), [(0, 8, "num_classes = 0"), (5, 0, "frames = 0")])
+def test_counts_out_of_range_are_refused(classes, frames, what):
+    with pytest.raises(InputError, match=what):
+        create_model("tsm_resnet18", classes, frames)
