@@ -49,6 +49,7 @@ def config_values(shard_folder: Path) -> dict[str, Any]:
         "name": "tiny",
         "seed": 3,
         "task": {"name": "classification", "num_classes": 3},
+        "method": {"name": "end_to_end"},
         "model": {"name": "tsm_resnet18", "frames": 4, "options": {"width": 8}},
         "data": {
             "train": str(shard_folder / "train"),

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hpcvideo.errors import InputError
+from hpcvideo.errors import HpcvideoError, InputError
 
 
 def submit_command(
@@ -31,14 +31,21 @@ def submit_command(
     from hpcvideo.config.load import find_config, load_config
     from hpcvideo.slurm.script import TrainingJob, render_training_script
     from hpcvideo.slurm.site import load_site
-    from hpcvideo.training.check import check_run
+    from hpcvideo.training.check import check_run, check_without_data
 
     profile = load_site(site)
     ranks = ranks_per_node or profile.gpus_per_node
     _check_shape(profile, nodes, ranks)
     loaded = load_config(config, settings or [])
     directory = (run or Path("runs") / f"{loaded.name}-{nodes}x{ranks}").expanduser().absolute()
-    check_run(loaded, nodes * ranks, directory)
+    check_without_data(loaded, nodes * ranks, directory)
+    try:
+        check_run(loaded, nodes * ranks, directory)
+    except HpcvideoError as error:
+        if not dry_run:
+            raise
+        # A script may be looked at where the data is not; everything else was checked above.
+        print(f"hpcvideo: without --dry-run this would be refused: {error}", file=sys.stderr)
     job = TrainingJob(
         name=loaded.name if name is None else name,
         config_path=find_config(config).absolute(),

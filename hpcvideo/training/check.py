@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from hpcvideo.config import RunConfig
 from hpcvideo.config.load import parse_config
 from hpcvideo.errors import InputError
 from hpcvideo.methods.registry import check_method
-from hpcvideo.models import model_options
+from hpcvideo.models import create_model, model_options
 from hpcvideo.runs import RunDirectory
 from hpcvideo.shards import ShardSet
 from hpcvideo.tasks import create_task
-from hpcvideo.training.recipe import RunPlan, plan_run
+from hpcvideo.training.recipe import RunPlan, plan_run, split_batch
 
 
 def check_run(config: RunConfig, world_size: int, run: Path | None = None) -> RunPlan:
@@ -24,17 +25,21 @@ def check_run(config: RunConfig, world_size: int, run: Path | None = None) -> Ru
 
     Raises InputError or OperationFailed in one sentence for the first thing that is wrong.
     """
+    check_without_data(config, world_size, run)
+    return plan_run(config.recipe, len(check_data(config)), world_size)
+
+
+def check_without_data(config: RunConfig, world_size: int, run: Path | None = None) -> None:
+    """What can be checked where the shards are not at hand: names, options, batch, run directory. Raises InputError."""
     check_names(config)
-    train = check_data(config)
-    plan = plan_run(config.recipe, len(train), world_size)
+    split_batch(config.recipe, world_size)
     if run is not None:
         check_run_directory(config, run)
-    return plan
 
 
 def check_names(config: RunConfig) -> None:
     """Task, method and model exist and take the options they are given. Raises InputError."""
-    create_task(config.task.name, config.task.options())
+    task = create_task(config.task.name, config.task.options())
     check_method(config.method.name, config.method.options())
     known = model_options(config.model.name)
     for option in config.model.options:
@@ -42,6 +47,8 @@ def check_names(config: RunConfig) -> None:
             raise InputError("model.options.dropout: dropout belongs to the recipe; set recipe.dropout")
         if option not in known:
             raise InputError(f"model.options.{option}: {config.model.name} takes {', '.join(sorted(known))}")
+    with torch.device("meta"):  # checks the options' values at no memory
+        create_model(config.model.name, task.num_outputs, config.model.frames, **config.model.options)
 
 
 def check_data(config: RunConfig) -> ShardSet:

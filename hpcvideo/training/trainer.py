@@ -149,6 +149,7 @@ class _Training:
                 clear_failures(self.directory.path)
                 facts = {**describe_environment(), "slurm": slurm_job_facts(), "world_size": self.place.world_size}
                 facts["ranks"] = where
+                facts["nodelist"] = list(dict.fromkeys(text.partition(":")[0] for text in where))
                 self.directory.config.write_text(yaml.safe_dump(self.config.resolved(), sort_keys=False))
                 self.directory.environment.write_text(json.dumps(facts, indent=1) + "\n")
             except OSError as error:

@@ -71,6 +71,15 @@ def test_what_cannot_run_is_refused_before_it_is_submitted(
         submit(write_config(config_values), "--site", "local", *arguments)
 
 
+def test_a_dry_run_where_the_shards_are_not_prints_the_script_and_says_what_is_missing(
+    config_values: dict[str, Any], write_config: WriteConfig
+) -> None:
+    arguments = ("--site", "local", "--nodes", "1", "--ranks-per-node", "1", "--dry-run", "--set", "data.train=/nowhere")
+    answer = CliRunner().invoke(app, ["submit", str(write_config(config_values)), *arguments], catch_exceptions=False)
+    assert answer.exit_code == 0 and answer.stdout.startswith("#!/bin/bash\n")
+    assert "without --dry-run this would be refused: /nowhere" in answer.stderr
+
+
 def test_more_nodes_than_the_site_has_are_refused(config_values: dict[str, Any], write_config: WriteConfig) -> None:
     Path("sites").mkdir()
     Path("sites/small.yaml").write_text("nodes: 2\ngpus_per_node: 0\ncores_per_node: 4\n")

@@ -56,11 +56,11 @@ def test_a_run_directory_of_another_config_is_refused(
     config_values: dict[str, Any], write_config: Write, tmp_path: Path
 ) -> None:
     config = write_config(config_values)
-    run_hpcvideo("train", config, "--run", tmp_path / "run", "--set", "recipe.steps=2")
+    run_hpcvideo("train", config, "--run", tmp_path / "run", "--set", "recipe.steps=3")
     before = sorted(path.name for path in (tmp_path / "run").rglob("*"))
-    answer = run_hpcvideo("train", config, "--run", tmp_path / "run", "--set", "recipe.steps=3", check=False)
+    answer = run_hpcvideo("train", config, "--run", tmp_path / "run", "--set", "recipe.steps=4", check=False)
     assert answer.returncode == 2
-    assert "another config (recipe.steps was 2, now 3)" in " ".join(answer.stderr.split())
+    assert "another config (recipe.steps was 3, now 4)" in " ".join(answer.stderr.split())
     after = sorted(path.name for path in (tmp_path / "run").rglob("*") if "errors" not in str(path))
     assert after == before
 
