@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich import box
@@ -11,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hpcvideo.scaling.figures import three_figures
-from hpcvideo.scaling.report import Report, write_report
+if TYPE_CHECKING:
+    from hpcvideo.scaling.report import Report
 
 
 def report_command(
@@ -21,6 +22,8 @@ def report_command(
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON in place of the table."),
 ) -> None:
     """Write the scaling-efficiency report (HTML, SVG, CSV, JSON) of runs at different scales."""
+    from hpcvideo.scaling.report import write_report
+
     report = write_report(runs, out)
     if as_json:
         typer.echo(json.dumps(report.as_json(), indent=2, allow_nan=False))
@@ -35,6 +38,8 @@ def report_command(
 
 
 def _table(report: Report) -> Table:
+    from hpcvideo.scaling.figures import three_figures
+
     study = report.study
     title = "one scale" if study.kind == "single" else f"{study.kind} scaling"
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)

@@ -8,7 +8,7 @@ distribution in all classes:
   uniform at every frame in every class: no border, no region of start or end, no sub-pixel phase tells anything.
 - Both textures, the radius and the speed are drawn without regard to the direction, and the picture has no motion blur.
   The speed counts pixels a frame along each axis that moves. Textures come from a radial filter and are periodic (no
-  orientation, no seam); disc and background follow one law, so that a still picture hardly shows even where the disc is.
+  orientation, no seam); disc and background follow one law, so that in a still picture only the edge shows the disc.
 - Every frame is coded by itself: key frames only, constant quantiser, no look-ahead, no macroblock tree, no adaptive
   quantiser, no weighted or bidirectional prediction. What a decoded frame shows is a function of its own pixels, and no
   artefact carries what came before. The files are ordinary H.264 in MP4, main profile, 4:2:0.

@@ -19,7 +19,10 @@ COMMANDS = ("demo", "shards", "train", "evaluate", "submit", "report")
 def test_help_names_every_command_and_loads_no_torch() -> None:
     answer = run_hpcvideo("--help")
     assert all(command in answer.stdout for command in COMMANDS)
-    code = "import sys; sys.argv = ['hpcvideo', '--version']; import hpcvideo.cli.main as m\ntry: m.main()\nfinally: assert 'torch' not in sys.modules"
+    code = (
+        "import sys; sys.argv = ['hpcvideo', '--version']; import hpcvideo.cli.main as m\n"
+        "try: m.main()\nfinally: assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -74,6 +75,18 @@ def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bits(confi
     run_hpcvideo("train", config, "--run", run, ranks=2)
     assert [event["event"] for event in read_events(run / "events.jsonl")].count("resume") >= 2
     assert final_state(run) == final_state(tmp_path / "undisturbed")
+
+
+def test_torchrun_and_mpiexec_train_to_the_same_bits(config: Path, tmp_path: Path) -> None:
+    run_hpcvideo("train", config, "--run", tmp_path / "mpiexec", ranks=2)
+    torchrun = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node", "2", "-m", "hpcvideo"]
+    subprocess.run(
+        [*torchrun, "train", str(config), "--run", str(tmp_path / "torchrun")],
+        env=without_launcher(child_variables(OMP_NUM_THREADS="1")), check=True, timeout=300, capture_output=True,
+    )  # fmt: skip
+    starts = [next(iter(read_events(tmp_path / name / "events.jsonl"))) for name in ("mpiexec", "torchrun")]
+    assert [start["launcher"] for start in starts] == ["mpi", "torchrun"]
+    assert final_state(tmp_path / "mpiexec") == final_state(tmp_path / "torchrun")
 
 
 def test_a_killed_rank_ends_the_job_at_once(config: Path, tmp_path: Path) -> None:
