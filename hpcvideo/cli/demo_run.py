@@ -79,8 +79,11 @@ class _Demo:
             "shards", "build", str(source), "--annotations", str(source / "videos.csv"), "--out", str(target),
             "--quality", "90", "--videos-per-shard", "128", "--strict", "--json", *extra,
         ]  # fmt: skip
-        self.run(f"shards-{split}", build, RANKS)
-        self.run(f"verify-{split}", ["shards", "verify", str(target), "--json"])
+        with self.console.status(f"{split} shards on {RANKS} ranks"):
+            self.run(f"shards-{split}", build, RANKS)
+            self.run(f"verify-{split}", ["shards", "verify", str(target), "--json"])
+        made = json.loads((target / "manifest.json").read_text())
+        self.console.print(f"{split} shards: {len(made['shards'])}, verified", highlight=False)
 
     def train(self, config: str, run: str, ranks: int, extra: Sequence[str] = ()) -> None:
         folder = str(self.out / "runs" / run)
@@ -102,7 +105,8 @@ class _Demo:
 
     def evaluate(self, run: str) -> dict[str, Any]:
         lines: list[str] = []
-        self.run(f"evaluate-{run}", ["evaluate", str(self.out / "runs" / run), "--json"], RANKS, lines.append)
+        with self.console.status(f"evaluation of {run} on {RANKS} ranks"):
+            self.run(f"evaluate-{run}", ["evaluate", str(self.out / "runs" / run), "--json"], RANKS, lines.append)
         answer: dict[str, Any] = json.loads(next(line for line in reversed(lines) if line.startswith("{")))
         return answer
 
@@ -183,13 +187,14 @@ def run_demo(out: Path, as_json: bool) -> None:
 
 
 def _print_outcome(console: Console, outcome: Outcome, out: Path) -> None:
-    table = Table(title=f"Direction of motion, {outcome.validation_clips} held-out videos, {outcome.protocol}")
+    table = Table(title="Direction of motion")
     for column, justify in (("model", "left"), ("top-1", "right"), ("target", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     table.add_row("TSM ResNet-18 (small)", f"{outcome.tsm_top1:.1%}", f">= {outcome.tsm_at_least:.0%}")
     table.add_row("the same without shift", f"{outcome.no_shift_top1:.1%}", f"<= {outcome.no_shift_at_most:.0%}")
     table.add_row("chance", f"{outcome.chance:.1%}", "")
     console.print(table)
+    console.print(f"on {outcome.validation_clips} held-out videos, {outcome.protocol}", highlight=False)
     places = {
         "videos": outcome.videos,
         "shards": outcome.shards,
