@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from hpcvideo.distributed.device import Device
 from hpcvideo.distributed.environment import ProcessEnvironment, slurm_job_facts
 from hpcvideo.distributed.process_group import barrier, gather, gather_text, joined
 from hpcvideo.errors import InputError, OperationFailed
-from hpcvideo.runs import EventLog, RunDirectory
+from hpcvideo.runs import EventLog, RunDirectory, read_events
 from hpcvideo.runs.failure import clear_failures
 from hpcvideo.runs.phases import PhaseClock
 from hpcvideo.runs.provenance import describe_environment
@@ -39,12 +40,24 @@ def train(config: RunConfig, run: Path, place: ProcessEnvironment, listener: Lis
     Every rank calls this with the same arguments. Raises InputError or OperationFailed in one sentence.
     """
     plan = check_run(config, place.world_size, run)
+    if finished_step(RunDirectory(run)) == plan.total_steps:
+        if place.rank == 0:
+            listener({"event": "end", "step": plan.total_steps, "reason": "already finished", "seconds": 0.0})
+        return
     with joined(place) as device:
         parts = build_run(config, plan, place, device)
         with parts.train:
             _Training(config, plan, place, device, parts, RunDirectory(run), listener).run()
         if parts.validation is not None:
             parts.validation.close()
+
+
+def finished_step(directory: RunDirectory) -> int | None:
+    """The step after which the run's log says it ended, or None where it has not."""
+    if not directory.events.is_file():
+        return None
+    last = deque(read_events(directory.events), maxlen=1)
+    return int(last[0]["step"]) if last and last[0]["event"] == "end" else None
 
 
 @dataclass

@@ -79,7 +79,7 @@ def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bits(confi
 
 def test_torchrun_and_mpiexec_train_to_the_same_bits(config: Path, tmp_path: Path) -> None:
     run_hpcvideo("train", config, "--run", tmp_path / "mpiexec", ranks=2)
-    torchrun = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node", "2", "-m", "hpcvideo"]
+    torchrun = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node", "2", "-m", "--", "hpcvideo"]
     subprocess.run(
         [*torchrun, "train", str(config), "--run", str(tmp_path / "torchrun")],
         env=without_launcher(child_variables(OMP_NUM_THREADS="1")), check=True, timeout=300, capture_output=True,
@@ -159,6 +159,16 @@ def test_a_run_learns_and_evaluate_gives_the_metrics_of_its_log(
         assert scored["clips"] == 11 and scored["step"] == 60
         assert scored["metrics"]["top1"] == pytest.approx(logged["metrics"]["top1"])
         assert scored["metrics"]["loss"] == pytest.approx(logged["metrics"]["loss"], rel=1e-4)
+
+
+def test_a_finished_run_is_left_as_it_is(config_values: dict[str, Any], write_config: Write, tmp_path: Path) -> None:
+    config_values["recipe"] |= {"steps": 4, "warmup_epochs": 0}
+    config = write_config(config_values)
+    run_hpcvideo("train", config, "--run", tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    answer = run_hpcvideo("train", config, "--run", tmp_path / "run")
+    assert "already finished after step 4" in answer.stderr
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
 
 def test_a_step_line_accounts_for_the_step_s_time(config: Path, tmp_path: Path) -> None:
