@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from hpcvideo.errors import HpcvideoError
 
 
 def evaluate_command(
@@ -19,17 +15,14 @@ def evaluate_command(
     as_json: Annotated[bool, typer.Option("--json", help="The metrics as one JSON object.")] = False,
 ) -> None:
     """Measure the metrics of a run's last checkpoint, by a named protocol."""
-    from hpcvideo.distributed.environment import discover
-    from hpcvideo.training.evaluate_run import evaluate_run
+    from hpcvideo.cli.rank import RankGuard, guarded
 
-    place = discover()
-    try:
+    with guarded(RankGuard()):
+        from hpcvideo.distributed.environment import discover
+        from hpcvideo.training.evaluate_run import evaluate_run
+
+        place = discover()
         step, result = evaluate_run(run.absolute(), shards.absolute() if shards else None, place)
-    except HpcvideoError as error:
-        if place.world_size == 1:
-            raise
-        print(f"hpcvideo: {error}", file=sys.stderr, flush=True)
-        os._exit(error.exit_code)  # peers may hang in a collective: see hpcvideo train
     if place.rank != 0:
         return
     if as_json:

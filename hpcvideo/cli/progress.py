@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from rich.console import Console
@@ -53,22 +53,21 @@ def training_listener(as_json: bool, rank: int) -> Iterator[Callable[[dict[str, 
         yield _print_json
         return
     console = Console(file=sys.stderr)
-    with bar(console) as progress:
-        task = progress.add_task("train", total=None, visible=console.is_terminal)
+    progress = bar(console) if console.is_terminal else None
+    task = progress.add_task("train", total=None) if progress else None
 
-        def listen(event: dict[str, Any]) -> None:
-            if event["event"] == "progress":
-                description = f"train, loss {event['loss']:.3f}"
-                progress.update(task, completed=event["step"], total=event["total_steps"], description=description)
-            elif event["event"] in ("start", "resume"):
-                console.print(effective_values(event))
-                if event["event"] == "resume":
-                    console.print(f"resumed after step {event['step']}", highlight=False)
-                progress.update(task, completed=event["step"], total=event["total_steps"])
-            else:
-                if line := _line(event):
-                    console.print(line, highlight=False)
+    def listen(event: dict[str, Any]) -> None:
+        if progress and task is not None and "total_steps" in event:
+            description = f"train, loss {event['loss']:.3f}" if "loss" in event else "train"
+            progress.update(task, completed=event["step"], total=event["total_steps"], description=description)
+        if event["event"] in ("start", "resume"):
+            console.print(effective_values(event))
+            if event["steps_per_epoch"] < 1:
+                console.print("note: the global batch is larger than the data set, so it holds videos more than once")
+        if line := _line(event):
+            console.print(line, highlight=False, soft_wrap=True)
 
+    with progress or nullcontext():
         yield listen
 
 
@@ -91,5 +90,7 @@ def _line(event: dict[str, Any]) -> str:
     if kind == "checkpoint":
         return f"checkpoint {event['path']}  {event['bytes'] / 1e6:.1f} MB in {event['seconds']:.2f} s"
     if kind == "end":
-        return f"{event['reason']} after step {event['step']}, {event['seconds']:.1f} s"
+        return f"{event['reason']} after step {event['step']}, {event['seconds']:.1f} s since this start"
+    if kind == "resume":
+        return f"resumed after step {event['step']}"
     return ""

@@ -19,6 +19,7 @@ from rich.table import Table
 from hpcvideo.errors import InputError, OperationFailed
 from hpcvideo.shards.build import BuildOptions, BuildResult, build_shards
 from hpcvideo.shards.inspect import inspect_set, inspect_shard, inspect_video, write_contact_sheet
+from hpcvideo.shards.ranks import INTERRUPTED, INTERRUPTED_EXIT_CODE
 from hpcvideo.shards.verify import VerifyReport, verify_shards
 
 app = typer.Typer(no_args_is_help=True, help="Turn videos into HDF5 shards, check them, look into them.")
@@ -49,8 +50,12 @@ def build(
 ) -> None:
     """Build shards from videos: alone, under `mpiexec -n N`, or under `srun --mpi=pmi2`. Run again to resume."""
     options = BuildOptions(short_side, quality, shard_megabytes, videos_per_shard, seed)
-    with _progress_bar("videos") as progress:
-        result = build_shards(source, out, annotations, labels, options, overwrite, progress)
+    try:
+        with _progress_bar("videos") as progress:
+            result = build_shards(source, out, annotations, labels, options, overwrite, progress, _warn)
+    except KeyboardInterrupt:
+        typer.echo(f"hpcvideo: {INTERRUPTED}", err=True)
+        raise typer.Exit(INTERRUPTED_EXIT_CODE) from None
     if result.rank == 0:
         _show_build(result, as_json)
     if strict and result.quarantined:
@@ -125,6 +130,10 @@ def _progress_lines(unit: str, console: Console) -> Callable[[int, int], None]:
     return show
 
 
+def _warn(sentence: str) -> None:
+    Console(stderr=True, highlight=False).print(f"[yellow]warning:[/] {escape(sentence)}", soft_wrap=True)
+
+
 def _show_build(result: BuildResult, as_json: bool) -> None:
     if as_json:
         outcome = {**asdict(result), "folder": str(result.folder)}
@@ -133,6 +142,8 @@ def _show_build(result: BuildResult, as_json: bool) -> None:
         return
     kept = f" ({result.kept_shards} kept from an earlier build)" if result.kept_shards else ""
     console = Console(highlight=False)
+    if result.damaged_shards:
+        console.print(f"{_count(result.damaged_shards, 'damaged shard')} written anew")
     console.print(
         f"{result.videos} videos, {result.frames} frames, {result.bytes / 1e6:.1f} MB in {result.shards} shards{kept}: "
         f"{escape(str(result.folder))}",
@@ -140,10 +151,9 @@ def _show_build(result: BuildResult, as_json: bool) -> None:
     )
     if result.quarantined:
         warnings = Console(stderr=True, highlight=False)
-        warnings.print(
-            f"[yellow]warning:[/] left out because they do not decode whole: {len(result.quarantined)} of "
-            f"{len(result.quarantined) + result.videos} videos",
-            soft_wrap=True,
+        _warn(
+            f"left out because they do not decode whole: {len(result.quarantined)} of "
+            f"{len(result.quarantined) + result.videos} videos"
         )
         for entry in result.quarantined[:_LISTED_AT_MOST]:
             warnings.print(f"  {escape(entry.source)}: {escape(entry.reason)}", soft_wrap=True)
@@ -157,13 +167,14 @@ def _show_verify(folder: Path, report: VerifyReport, as_json: bool) -> None:
         return
     console = Console(highlight=False)
     if report.problems:
-        table = Table(title=f"{len(report.problems)} problems")
+        table = Table(title=_count(len(report.problems), "problem"))
         for heading in ("shard", "video", "frame", "what"):
             table.add_column(heading, overflow="fold")
         for problem in report.problems:
             frame = "" if problem.frame is None else str(problem.frame)
             table.add_row(problem.shard, escape(problem.video or ""), frame, escape(problem.what))
         console.print(table)
+        console.print("delete the named files and run the same `hpcvideo shards build` again", soft_wrap=True)
         return
     how = "every frame decoded" if report.decoded else "frames not decoded"
     console.print(
@@ -178,12 +189,29 @@ def _show_facts(path: Path, facts: dict[str, Any]) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name, escape(_as_cell(value)))
+        table.add_row(name, _shards_table(value) if name == "shards" else escape(_as_cell(name, value)))
     Console(highlight=False).print(table)
 
 
-def _as_cell(value: Any) -> str:
+def _shards_table(shards: list[dict[str, Any]]) -> Table:
+    """A line a shard, the first ones of many; the digest's beginning only."""
+    table = Table("file", "size", "sha256", "videos", "frames", box=None, pad_edge=False)
+    for shard in shards[:_LISTED_AT_MOST]:
+        size = f"{shard['bytes'] / 1e6:.1f} MB"
+        table.add_row(shard["file"], size, f"{shard['sha256'][:12]}...", str(shard["videos"]), str(shard["frames"]))
+    if len(shards) > _LISTED_AT_MOST:
+        table.add_row(f"... {len(shards)} in all")
+    return table
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def _as_cell(name: str, value: Any) -> str:
     """A fact as text: long lists cut, with their number."""
+    if name == "frames_per_video":
+        return ", ".join(f"{which} {frames}" for which, frames in value.items())
     if isinstance(value, dict):
         return "\n".join(f"{name}: {each}" for name, each in value.items())
     if isinstance(value, list):

@@ -28,12 +28,21 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    if values is None:
+        raise InputError(f"{path}: the file is empty; start from a shipped config, e.g. demo/tsm_r18_local")
     if not isinstance(values, dict):
         raise InputError(f"{path}: a config is a mapping of keys to values, this file holds {type(values).__name__}")
+    values.setdefault("name", path.stem)
+    if not overrides:
+        return parse_config(values, str(path))
+    changes = " ".join(f"--set {override}" for override in overrides)
+    try:
+        values, culprit = parse_config(values, str(path)).resolved(), changes
+    except InputError:  # it may be meant to be completed by --set
+        culprit = f"{path} with {changes}"
     for override in overrides:
         _apply(values, override)
-    values.setdefault("name", path.stem)
-    return parse_config(values, str(path))
+    return parse_config(values, culprit)
 
 
 def parse_config(values: dict[str, Any], source: str) -> RunConfig:

@@ -82,7 +82,7 @@ class RecipeConfig(_Section):
     base_lr_per_64_clips: Annotated[float, Field(gt=0)] = 0.01
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     decay: Literal["step", "cosine", "constant"] = "cosine"
-    decay_epochs: tuple[float, ...] = ()
+    decay_epochs: tuple[Annotated[float, Field(gt=0)], ...] = ()
     decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
     optimizer: OptimizerConfig = OptimizerConfig()
     boost_head: Annotated[bool, Field(description="head weight LR x5, head bias x10 (TSM's fc_lr5)")] = False
@@ -145,11 +145,18 @@ class RunConfig(_Section):
         """Every key with its value, as plain JSON types; the name apart, equal runs have equal dicts."""
         return self.model_dump(mode="json")
 
-    def digest(self) -> str:
-        """Sixteen hex digits that differ where a key that can change the weights differs.
+    def deciding(self) -> dict[str, Any]:
+        """`resolved` without what may differ when a run goes on: name, logging, checkpoint interval, evaluation, loader
+        threads and read-ahead, and where the shard sets lie (which set it is, checkpoints tell by its digest).
 
-        Left out, since they cannot: the name, logging, checkpoint interval, loader threads and read-ahead.
+        The checkpoint and evaluation intervals reach only BatchNorm's running statistics, and these by rounding alone.
         """
-        values = {key: value for key, value in self.resolved().items() if key not in ("name", "logging", "checkpoint")}
-        values["data"] = {key: value for key, value in values["data"].items() if key not in ("workers", "prefetch")}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+        left_out = ("name", "logging", "checkpoint", "evaluation")
+        values = {key: value for key, value in self.resolved().items() if key not in left_out}
+        places = ("workers", "prefetch", "train", "validation")
+        values["data"] = {key: value for key, value in values["data"].items() if key not in places}
+        return values
+
+    def digest(self) -> str:
+        """Sixteen hex digits of `deciding`: equal for two configs that train alike."""
+        return hashlib.sha256(json.dumps(self.deciding(), sort_keys=True).encode()).hexdigest()[:16]

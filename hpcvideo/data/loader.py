@@ -121,7 +121,7 @@ class ClipLoader:
         waiting: deque[tuple[Batch, list[Future[None]]]] = deque()
         for step in steps:
             waiting.append(self._start(*plan(step)))
-            if len(waiting) > self.prefetch:
+            if len(waiting) > (self.prefetch if self._threads else 0):
                 yield self._finish(*waiting.popleft())
         while waiting:
             yield self._finish(*waiting.popleft())

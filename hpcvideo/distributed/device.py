@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from hpcvideo.distributed.environment import ProcessEnvironment
+from hpcvideo.distributed.environment import ProcessEnvironment, demanded_device
+from hpcvideo.errors import OperationFailed
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,18 @@ class Device:
 
 
 def choose_device(place: ProcessEnvironment) -> Device:
-    """The GPU of this local rank, or the CPU where there is none.
+    """The GPU of this local rank, or the CPU where there is none or the site's profile says so.
 
     Local rank modulo visible devices: right whether Slurm shows each task all GPUs of its node or its own alone.
+    Raises OperationFailed where the profile demands a GPU and there is none: no silent fall back to the CPU.
     """
-    if torch.cuda.is_available():
+    demanded = demanded_device()
+    if demanded == "cuda" and not torch.cuda.is_available():
+        raise OperationFailed(
+            f"{place.node_name}: the site's profile says device: cuda, but torch {torch.__version__} sees no GPU here; "
+            "check the driver, the allocation (--gpus-per-node) and that torch is a CUDA build"
+        )
+    if torch.cuda.is_available() and demanded != "cpu":
         device = torch.device("cuda", place.local_rank % torch.cuda.device_count())
         torch.cuda.set_device(device)
         return Device(device, "cuda", "nccl")

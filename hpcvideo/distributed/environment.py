@@ -14,7 +14,8 @@ from pathlib import Path
 
 from hpcvideo.errors import InputError, OperationFailed
 
-MPI_SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE")
+MPI_SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+MPI_VARIABLES = (*MPI_SIZE_VARIABLES, "PMIX_RANK", "PMIX_NAMESPACE", "PALS_RANKID")
 FIRST_JOB_PORT = 20000
 JOB_PORTS = 10000  # 20000..29999 lies below Linux's ephemeral range (32768..60999): no client socket takes it by chance
 
@@ -46,7 +47,7 @@ def discover(variables: Mapping[str, str] | None = None) -> ProcessEnvironment:
     values = os.environ if variables is None else variables
     if "TORCHELASTIC_RUN_ID" in values or {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= values.keys():
         return _from_torchrun(values)
-    if any(name in values for name in MPI_SIZE_VARIABLES):
+    if any(name in values for name in MPI_VARIABLES):
         return _from_mpi(values)
     if "SLURM_STEP_ID" in values and "SLURM_PROCID" in values:
         return _from_slurm(values)
@@ -70,6 +71,7 @@ def _integer(values: Mapping[str, str], name: str, default: int | None = None) -
 
 def _from_torchrun(values: Mapping[str, str]) -> ProcessEnvironment:
     world, local_world = _integer(values, "WORLD_SIZE"), _integer(values, "LOCAL_WORLD_SIZE", 1)
+    nodes = _integer(values, "GROUP_WORLD_SIZE", max(1, world // local_world))
     return ProcessEnvironment(
         launcher="torchrun",
         rank=_integer(values, "RANK"),
@@ -77,7 +79,7 @@ def _from_torchrun(values: Mapping[str, str]) -> ProcessEnvironment:
         local_rank=_integer(values, "LOCAL_RANK"),
         local_world_size=local_world,
         node_rank=_integer(values, "GROUP_RANK", _integer(values, "RANK") // local_world),
-        nodes=max(1, world // local_world),
+        nodes=nodes,
         node_name=values.get("SLURMD_NODENAME", socket.gethostname()),
         master_address=values.get("MASTER_ADDR", "127.0.0.1"),
         master_port=_integer(values, "MASTER_PORT", 29500),
@@ -159,7 +161,8 @@ def _from_mpi(values: Mapping[str, str]) -> ProcessEnvironment:
     names = world.allgather(node_name)
     nodes = list(dict.fromkeys(names))
     address = "127.0.0.1" if len(nodes) == 1 else socket.gethostname()
-    address, port = world.bcast((values.get("HPCVIDEO_MASTER_ADDRESS", address), _free_port()), root=0)
+    own_choice = values.get("HPCVIDEO_MASTER_ADDRESS", address), _integer(values, "HPCVIDEO_MASTER_PORT", _free_port())
+    address, port = world.bcast(own_choice, root=0)
     return ProcessEnvironment(
         launcher="mpi",
         rank=rank,
@@ -176,7 +179,9 @@ def _from_mpi(values: Mapping[str, str]) -> ProcessEnvironment:
 
 
 def _check_mpi_size(values: Mapping[str, str], size: int) -> None:
-    announced = max(int(values[name]) for name in MPI_SIZE_VARIABLES if name in values)
+    announced = max((int(values[name]) for name in MPI_SIZE_VARIABLES if name in values), default=size)
+    if size == 1:
+        announced = max(announced, _integer(values, "SLURM_NTASKS", 1) if "SLURM_STEP_ID" in values else 1)
     if announced != size:
         raise InputError(
             f"the launcher announced {announced} MPI processes but the MPI library that mpi4py loaded sees {size}; "
@@ -190,15 +195,18 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def export_for_deepspeed(place: ProcessEnvironment, accelerator: str) -> None:
+def export_for_deepspeed(place: ProcessEnvironment, accelerator: str, device_index: int) -> None:
     """Set the variables that DeepSpeed and torch.distributed read, before either looks.
 
-    accelerator: "cpu" or "cuda". Without all five of RANK ... MASTER_PORT DeepSpeed would guess them by MPI.
+    accelerator: "cpu" or "cuda". device_index: this rank's device among those it sees; DeepSpeed takes LOCAL_RANK for it,
+    which is wrong where Slurm shows each task one GPU. Without all of RANK ... MASTER_PORT DeepSpeed would guess by MPI.
     """
+    # DeepSpeed insists that this one equals LOCAL_RANK, which need not hold for a device index.
+    os.environ.pop("OMPI_COMM_WORLD_LOCAL_RANK", None)
     os.environ.update(
         RANK=str(place.rank),
         WORLD_SIZE=str(place.world_size),
-        LOCAL_RANK=str(place.local_rank),
+        LOCAL_RANK=str(device_index),
         LOCAL_SIZE=str(place.local_world_size),
         MASTER_ADDR=place.master_address,
         MASTER_PORT=str(place.master_port),
@@ -214,6 +222,9 @@ def cores_per_rank(place: ProcessEnvironment) -> int:
     if requested and requested.isdigit() and int(requested) > 0:
         return int(requested)
     available = len(os.sched_getaffinity(0))
+    granted = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    if place.launcher == "slurm" and granted.isdigit():
+        return max(1, min(int(granted), available))
     # Ranks bound to cores of their own see fewer than the machine has; the others share all of them.
     sharing = 1 if available < (os.cpu_count() or 1) else place.local_world_size
     return max(1, available // sharing)
@@ -221,7 +232,20 @@ def cores_per_rank(place: ProcessEnvironment) -> int:
 
 def mpi_launched() -> bool:
     """Whether mpiexec (or srun with an MPI plugin) started this process."""
-    return any(name in os.environ for name in MPI_SIZE_VARIABLES)
+    return any(name in os.environ for name in MPI_VARIABLES)
+
+
+def launched_rank() -> tuple[int, bool]:
+    """(this process's rank as far as its variables alone tell, whether it is a task of a Slurm step); never raises."""
+    names = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PALS_RANKID", "SLURM_PROCID")
+    in_step = "SLURM_STEP_ID" in os.environ
+    ranks = [os.environ[name] for name in names if os.environ.get(name, "").isdigit()]
+    return (int(ranks[0]) if ranks else 0), in_step
+
+
+def demanded_device() -> str | None:
+    """The device that the site's profile demands, "cpu" or "cuda", as the batch script exports it; None without one."""
+    return os.environ.get("HPCVIDEO_DEVICE")
 
 
 def slurm_task_count() -> int:

@@ -24,7 +24,7 @@ def joined(place: ProcessEnvironment) -> Iterator[Device]:
     Raises OperationFailed where the ranks do not find each other.
     """
     device = choose_device(place)
-    export_for_deepspeed(place, device.accelerator)
+    export_for_deepspeed(place, device.accelerator, device.torch_device.index or 0)
     torch.set_num_threads(cores_per_rank(place))
     meeting_point = f"tcp://{place.master_address}:{place.master_port}"
     try:
@@ -49,7 +49,7 @@ def average(tensors: list[Tensor], device: Device) -> None:
     """Replace each floating-point tensor by its mean over all ranks, in place, in one exchange per dtype."""
     if dist.get_world_size() == 1:
         return
-    for dtype in {tensor.dtype for tensor in tensors}:
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):  # in one order on all ranks, which a set is not
         group = [tensor for tensor in tensors if tensor.dtype == dtype]
         flat = torch.cat([tensor.detach().reshape(-1).to(device.torch_device) for tensor in group])
         dist.all_reduce(flat)
@@ -60,7 +60,7 @@ def average(tensors: list[Tensor], device: Device) -> None:
 
 def total(values: Tensor, device: Device) -> Tensor:
     """The sum of `values` over ranks, on the CPU."""
-    summed = values.to(device.torch_device)
+    summed = values.to(device.torch_device, copy=True)
     dist.all_reduce(summed)
     return summed.cpu()
 

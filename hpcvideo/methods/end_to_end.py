@@ -20,7 +20,7 @@ _DROPOUT_PURPOSE = 3  # keeps these draws apart from those of order and clips
 
 
 class EndToEnd:
-    """See hpcvideo.methods.protocol.Method. Random draws of a forward (dropout) are keyed by (seed, step, rank, micro)."""
+    """See hpcvideo.methods.protocol.Method. Random draws of a forward (dropout) are keyed by (seed, step, micro-batch)."""
 
     def __init__(self, parts: MethodParts) -> None:
         self._task, self._split, self._device = parts.task, parts.split, parts.device
@@ -41,7 +41,9 @@ class EndToEnd:
             with clock.phase("to_device"):
                 piece = {key: value[part] for key, value in batch.items()}
                 clips = normalise_clips(piece["clips"].to(self._device.torch_device, non_blocking=True))
-                torch.manual_seed(combine(_DROPOUT_PURPOSE, self._seed, step, self._rank, micro))
+                # Keyed by the micro-batch's place in the global batch, so that ranks and accumulation draw alike.
+                place = self._rank * self._split.accumulation + micro
+                torch.manual_seed(combine(_DROPOUT_PURPOSE, self._seed, step, place))
             with clock.phase("forward"):
                 loss = self._task.loss(self._engine(clips), piece)
             with clock.phase("backward"):

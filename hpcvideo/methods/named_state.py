@@ -33,18 +33,23 @@ def load_model_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Every tensor the optimizer keeps, as `PARAMETER/STATE` -> contiguous CPU copy. None before the first step."""
+    """Every tensor the optimizer keeps, as `PARAMETER/STATE` -> contiguous CPU copy. None before the first step.
+
+    Raises TypeError for state that is no tensor (None apart): it would be lost without a word.
+    """
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-    return {
-        f"{names[parameter]}/{key}": value.detach().to("cpu", copy=True).contiguous()
-        for parameter, values in optimizer.state.items()
-        for key, value in values.items()
-        if isinstance(value, Tensor)
-    }
+    state: dict[str, Tensor] = {}
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            if isinstance(value, Tensor):
+                state[f"{names[parameter]}/{key}"] = value.detach().to("cpu", copy=True).contiguous()
+            elif value is not None:
+                raise TypeError(f"optimizer state {key} of {names[parameter]} is a {type(value).__name__}, not a tensor")
+    return state
 
 
 def load_optimizer_state(model: nn.Module, optimizer: Optimizer, state: Mapping[str, Tensor]) -> None:
-    """Set what `optimizer_state` gave. Raises InputError where a parameter is unknown or a shape differs."""
+    """Set what `optimizer_state` gave. Raises InputError where a parameter is unknown, missing, or of another shape."""
     parameters = dict(model.named_parameters())
     optimizer.state.clear()
     for key, value in state.items():
@@ -53,3 +58,6 @@ def load_optimizer_state(model: nn.Module, optimizer: Optimizer, state: Mapping[
             raise InputError(f"the checkpoint's optimizer state {key} does not fit the model; use the run's own config")
         device = parameters[name].device if value.ndim else value.device
         optimizer.state[parameters[name]][kind] = value.to(device, copy=True)
+    absent = [name for name, parameter in parameters.items() if parameter.requires_grad and parameter not in optimizer.state]
+    if state and absent:
+        raise InputError(f"the checkpoint has no optimizer state for {absent[:3]}; it is of another model or damaged")

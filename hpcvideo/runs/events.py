@@ -11,7 +11,6 @@ step            step (1-based, just finished), epoch (float), samples (clips sin
                 covered steps, spread over ranks; "step" is the wall time of the step, evaluation and checkpoint apart
 checkpoint      step, seconds, bytes, path
 evaluation      step, seconds, protocol, clips, metrics: {name: value}
-preemption      step, reason
 end             step, samples, seconds (wall time of this process group since its start), reason ("finished" or other)
 """
 

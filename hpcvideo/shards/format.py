@@ -19,7 +19,9 @@ A shard is one HDF5 file that any HDF5 tool reads. Every dataset in it is contig
     /quarantined             uint8 [bytes]   JSON [{"source", "reason"}]: what was planned for this shard and left out
 
 Root attributes: `format`, `version`, `complete` (1 only after the writer read everything back and checked it),
-`encoder` (JSON), `tool_version`, `plan` (hex SHA-256 of what this shard was planned to hold and how, see plan.py).
+`encoder` (JSON), `tool_version`, `plan` (hex SHA-256 of what this shard was planned to hold and how, see plan.py),
+`videos_crc32` (uint32: zlib.crc32 over the bytes of all datasets of /videos but source_frame, in the order of their names;
+checked whenever a shard is opened) and `source_frame_crc32` (uint32, of /videos/source_frame, checked by `verify`).
 
 The bytes are a function of sources, options and library versions: no time stamp, no host name, no rank. To read a frame
 without this package:

@@ -50,6 +50,12 @@ def frame_rows(descriptor: int, tables: ShardTables, video: int, frames: Sequenc
     return rows
 
 
+def source_frames_are_sound(descriptor: int, tables: ShardTables) -> bool:
+    """Whether the bytes of /videos/source_frame are those that were written."""
+    raw = os.pread(descriptor, 4 * tables.frames, tables.row_offsets["source_frame"])
+    return zlib.crc32(raw) == tables.source_frame_crc32
+
+
 def check_frames(
     descriptor: int, tables: ShardTables, video: int, frames: Sequence[int]
 ) -> tuple[list[bytes], list[BadFrame]]:

@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from hpcvideo.errors import InputError, OperationFailed
-from hpcvideo.shards.format import SHARD_PATTERN, Quarantined
+from hpcvideo.errors import HpcvideoError, InputError, OperationFailed
+from hpcvideo.shards.format import Quarantined
 from hpcvideo.shards.frames import decode_frames, read_jpegs
 from hpcvideo.shards.manifest import read_manifest
+from hpcvideo.shards.reader import ShardSet
 from hpcvideo.shards.tables import ShardTables, load_tables
 
 _TILE_PIXELS = 224
@@ -24,13 +25,23 @@ _QUALITY = 90
 
 
 def inspect_set(folder: Path) -> dict[str, Any]:
-    """Facts of a finished set from its manifest alone: totals, arguments, label names, shards, quarantined."""
-    return read_manifest(folder).to_json()
+    """Facts of a finished set from its manifest: totals, arguments, label names, shards, quarantined.
+
+    OperationFailed where a shard file is missing or has another size.
+    """
+    shards = ShardSet(folder)
+    shards.check_files()
+    return shards.manifest.to_json()
 
 
 def inspect_shard(path: Path) -> dict[str, Any]:
-    """Facts of one shard file: its attributes, counts, videos a label, frames a video and quarantined inputs."""
+    """Facts of one shard file: its attributes, counts, videos a label, frames a video and quarantined inputs.
+
+    Labels go by the names in the manifest beside it, by their indices where there is none.
+    """
     tables = load_tables(path)
+    names = _label_names(path)
+    counts = sorted(Counter(label for labels in tables.labels for label in labels).items())
     return {
         "file": path.name,
         "bytes": path.stat().st_size,
@@ -41,11 +52,22 @@ def inspect_shard(path: Path) -> dict[str, Any]:
         "segments": len(tables.segments),
         "videos": len(tables.ids),
         "frames": tables.frames,
-        "frames_per_video": [int(tables.num_frames.min()), int(tables.num_frames.max())] if tables.ids else [0, 0],
-        "videos_per_label": dict(sorted(Counter(label for labels in tables.labels for label in labels).items())),
+        "frames_per_video": {
+            "min": int(tables.num_frames.min()) if tables.ids else 0,
+            "max": int(tables.num_frames.max(initial=0)),
+        },
+        "videos_per_label": {names[label] if label < len(names) else str(label): count for label, count in counts},
         "ids": list(tables.ids),
         "quarantined": [asdict(entry) for entry in tables.quarantined],
     }
+
+
+def _label_names(path: Path) -> tuple[str, ...]:
+    try:
+        manifest = read_manifest(path.resolve().parent)
+    except HpcvideoError:
+        return ()
+    return manifest.label_names if path.name in {shard.file for shard in manifest.shards} else ()
 
 
 def inspect_video(path: Path, video_id: str) -> dict[str, Any]:
@@ -110,7 +132,7 @@ def _picture_bytes(image: np.ndarray, suffix: str) -> bytes:
 
 
 def _find(path: Path, video_id: str) -> tuple[ShardTables, int]:
-    if path.is_file() or SHARD_PATTERN.fullmatch(path.name):
+    if path.is_file():
         shards = [path]
         quarantined: tuple[Quarantined, ...] = ()
     else:

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from hpcvideo.errors import InputError
-from hpcvideo.shards.format import VERSION, Quarantined
+from hpcvideo.shards.format import VERSION, Quarantined, shard_index
 
 MANIFEST = "manifest.json"
 SET_FORMAT = "hpcvideo-shard-set"
+
+
+class DamagedManifest(InputError):
+    """A manifest.json that is cut or damaged; a build takes it as absent, for the shards say what they are."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +65,22 @@ class Manifest:
 def read_manifest(folder: Path) -> Manifest:
     """The manifest in `folder`. InputError where there is none, or where it is not one this version reads."""
     path = folder / MANIFEST
+    is_shard = shard_index(folder.name) is not None
+    if not folder.exists():
+        raise InputError(f"{folder}: no such {'file' if is_shard else 'folder'}")
+    if folder.is_file():
+        what = "one shard" if is_shard else "a file"
+        raise InputError(f"{folder}: is {what}; give the folder that holds {MANIFEST}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         raise InputError(
             f"{folder}: no {MANIFEST}, so this is no finished shard set; finish or start it with `hpcvideo shards build`"
         ) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); run `hpcvideo shards build` again to write it") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise DamagedManifest(f"{path} is damaged ({error}); run the same `hpcvideo shards build` again") from error
     if not isinstance(content, dict) or content.get("format") != SET_FORMAT:
         raise InputError(f"{path}: not the manifest of a shard set (format {SET_FORMAT!r} expected)")
     if content.get("version") != VERSION:
@@ -86,7 +98,27 @@ def read_manifest(folder: Path) -> Manifest:
             tool_version=content["tool_version"],
         )
     except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a whole manifest ({error}); run `hpcvideo shards build` again") from error
+        raise DamagedManifest(
+            f"{path}: not a whole manifest ({error}); run the same `hpcvideo shards build` again"
+        ) from error
+
+
+def size_problem(found_bytes: int, entry: ShardEntry) -> str | None:
+    """What is wrong with a shard file of this size; None where it is the manifest's."""
+    if found_bytes == entry.bytes:
+        return None
+    how = "is cut short" if found_bytes < entry.bytes else "is too long"
+    return f"{how}: {found_bytes} bytes, the manifest says {entry.bytes}"
+
+
+def file_problem(folder: Path, entry: ShardEntry) -> str | None:
+    """What one `stat` of a shard file finds wrong; None where it is there and has the manifest's size."""
+    try:
+        return size_problem((folder / entry.file).stat().st_size, entry)
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

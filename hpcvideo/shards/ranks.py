@@ -6,8 +6,8 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from hpcvideo.distributed.environment import mpi_launched, slurm_task_count
@@ -17,12 +17,15 @@ _VALUE_TAG, _COUNT_TAG, _DECIDED_TAG = range(3)
 _POLL_SECONDS = 0.02
 Value = TypeVar("Value")
 
+INTERRUPTED = "interrupted; finished shards are kept, the same command goes on"
+INTERRUPTED_EXIT_CODE = 130
+
 
 class Ranks:
     """Rank and size of this process among the builders, and what they tell each other.
 
-    As a context it guards the part in which ranks wait for each other: an error there on one rank is printed once and
-    ends all of them at once, with that error's exit code.
+    `guard` is for the part in which ranks wait for each other: an error there on one rank is printed once and ends all of
+    them at once, with that error's exit code.
     """
 
     def __init__(self) -> None:
@@ -106,22 +109,32 @@ class Ranks:
             received += self._world.recv(tag=_COUNT_TAG)
         return received
 
-    def __enter__(self) -> Ranks:
-        return self
+    def all_names(self, name: str) -> list[str]:
+        """Every rank's `name`, by rank, on every rank; collective."""
+        return [name] if self.size == 1 else cast(list[str], self._world.allgather(name))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None and self.size > 1:
-            self._abort(error)
+    @contextmanager
+    def guard(self, tidy: Callable[[], None]) -> Iterator[None]:
+        """End all ranks where this one fails; `tidy` is called before that, for the others get no chance to."""
+        try:
+            yield
+        except BaseException as error:
+            if self.size > 1:
+                self._abort(error, tidy)
+            raise
 
-    def _abort(self, error: BaseException) -> None:
+    def _abort(self, error: BaseException, tidy: Callable[[], None] = lambda: None) -> None:
         """End all ranks: an uncaught error would leave the others waiting for this one for ever."""
-        if isinstance(error, HpcvideoError):
+        exit_code = error.exit_code if isinstance(error, HpcvideoError) else 1
+        if isinstance(error, KeyboardInterrupt):  # the launcher hands it to all ranks
+            exit_code = INTERRUPTED_EXIT_CODE
+            if self.rank == 0:
+                print(f"hpcvideo: {INTERRUPTED}", file=sys.stderr, flush=True)
+        elif isinstance(error, HpcvideoError):
             print(f"hpcvideo: {error}", file=sys.stderr, flush=True)
         else:
             traceback.print_exception(error)
             sys.stderr.flush()
-        exit_code = error.exit_code if isinstance(error, HpcvideoError) else 1
+        tidy()
         self._world.Abort(exit_code)
         os._exit(exit_code)  # MPICH's Abort may return before the launcher ends this process

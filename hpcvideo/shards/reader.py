@@ -15,7 +15,7 @@ import numpy as np
 
 from hpcvideo.errors import OperationFailed
 from hpcvideo.shards.frames import decode_frames, read_jpegs
-from hpcvideo.shards.manifest import read_manifest
+from hpcvideo.shards.manifest import ShardEntry, file_problem, read_manifest, size_problem
 from hpcvideo.shards.tables import ShardTables, load_tables
 
 
@@ -54,6 +54,12 @@ class ShardSet:
 
     def __reduce__(self) -> tuple[type[ShardSet], tuple[Path, int]]:
         return ShardSet, (self.path, self._max_open_shards)
+
+    def check_files(self) -> None:
+        """Look at every shard file with one `stat`. OperationFailed names the first that is missing or of another size."""
+        for entry in self.manifest.shards:
+            if problem := file_problem(self.path, entry):
+                raise OperationFailed(_file_sentence(self.path / entry.file, problem))
 
     def video(self, index: int) -> Video:
         """Facts of one video; IndexError outside 0..len-1."""
@@ -107,7 +113,7 @@ class ShardSet:
             held = opened.shards.get(shard)
             if held is None:
                 entry = self.manifest.shards[shard]
-                held = opened.shards[shard] = _OpenShard(self.path / entry.file, entry.bytes)
+                held = opened.shards[shard] = _OpenShard(self.path / entry.file, entry)
                 while len(opened.shards) > self._max_open_shards:
                     opened.shards.popitem(last=False)
             else:
@@ -128,6 +134,13 @@ class ShardSet:
         return tables
 
 
+def _file_sentence(path: Path, problem: str) -> str:
+    return (
+        f"{path}: {problem}; list all damage with `hpcvideo shards verify`, "
+        "then delete this shard and run the same `hpcvideo shards build` again"
+    )
+
+
 class _Opened:
     """What one process holds open: a lock, descriptors (least recently used first), tables."""
 
@@ -141,20 +154,15 @@ class _Opened:
 class _OpenShard:
     """A read-only descriptor that closes when the last reference to it goes."""
 
-    def __init__(self, path: Path, expected_bytes: int) -> None:
+    def __init__(self, path: Path, entry: ShardEntry) -> None:
         self.descriptor = -1
         try:
             self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise OperationFailed(
-                f"{path}: {error.strerror}, though the manifest lists it; run `hpcvideo shards verify`"
-            ) from error
-        size = os.fstat(self.descriptor).st_size
-        if size != expected_bytes:
-            raise OperationFailed(
-                f"{path}: {size} bytes, the manifest says {expected_bytes}; run `hpcvideo shards verify`, "
-                "then delete this shard and build again"
-            )
+            problem = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+            raise OperationFailed(_file_sentence(path, problem)) from error
+        if wrong_size := size_problem(os.fstat(self.descriptor).st_size, entry):
+            raise OperationFailed(_file_sentence(path, wrong_size))
         if hasattr(os, "posix_fadvise"):  # readahead would multiply the traffic of scattered 16 KB reads
             os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_RANDOM)
 

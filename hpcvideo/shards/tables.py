@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,12 @@ class ShardTables:
     encoder: dict[str, Any]
     tool_version: str
     plan: str
+    source_frame_crc32: int
     complete: bool
+
+
+class UnsoundShard(Exception):
+    """A file that is no whole shard; the text goes on from its name: "is missing"."""
 
 
 def load_tables(path: Path) -> ShardTables:
@@ -51,37 +57,61 @@ def load_tables(path: Path) -> ShardTables:
     Raises OperationFailed where the file is no shard of this version, or is damaged.
     """
     try:
-        with h5py.File(path, "r", locking=False) as shard:
+        return read_tables(path)
+    except UnsoundShard as error:
+        raise OperationFailed(f"{path}: {error}; delete the file and build again") from error
+
+
+def read_tables(path: Path) -> ShardTables:
+    """As load_tables, but raises UnsoundShard, whose text is the reason alone."""
+    try:
+        shard = h5py.File(path, "r", locking=False)
+    except FileNotFoundError as error:
+        raise UnsoundShard("is missing") from error
+    except _DAMAGE as error:
+        raise UnsoundShard("is not a whole HDF5 file") from error
+    try:
+        with shard:
             return _load(path, shard)
     except _DAMAGE as error:
-        raise OperationFailed(
-            f"{path}: not a whole shard ({_first_line(error)}); look at the set with `hpcvideo shards verify`"
-        ) from error
+        raise UnsoundShard("is not a whole shard") from error
 
 
 def read_plan(path: Path) -> str | None:
-    """The plan digest of a complete shard; None where the file is anything else."""
+    """The plan digest that a file carries, whatever else it is: "" where there is none, None where it cannot be opened."""
     try:
-        tables = load_tables(path)
-    except OperationFailed:
+        with h5py.File(path, "r", locking=False) as shard:
+            return _text(shard.attrs.get("plan", ""))
+    except _DAMAGE:
         return None
-    return tables.plan if tables.complete else None
+
+
+def videos_checksum(videos: h5py.Group) -> int:
+    """zlib.crc32 over the bytes of the tables with one entry a video, in the order of their names."""
+    checksum = 0
+    for name in sorted(videos):
+        if name != "source_frame":
+            checksum = zlib.crc32(videos[name][:].tobytes(), checksum)
+    return checksum
 
 
 def _load(path: Path, shard: h5py.File) -> ShardTables:
     if _text(shard.attrs["format"]) != FORMAT or int(shard.attrs["version"]) != VERSION:
-        raise ValueError(f"format {_text(shard.attrs['format'])} version {shard.attrs['version']}, not {FORMAT} {VERSION}")
+        found = f"{_text(shard.attrs['format'])} version {shard.attrs['version']}"
+        raise UnsoundShard(f"is of format {found}, this hpcvideo reads {FORMAT} version {VERSION}")
+    if shard.attrs.get("videos_crc32") != videos_checksum(shard["videos"]):
+        raise UnsoundShard("its video tables are damaged")
     columns = {name: shard["videos"][name][:] for name in VIDEO_COLUMNS}
     videos = len(columns["label"])
     ids = tuple(raw.decode("utf-8") for raw in shard["videos/id"][:])
     digests = tuple(raw.decode("ascii") for raw in shard["videos/source_sha256"][:])
     if {len(ids), len(digests), *map(len, columns.values())} != {videos}:
-        raise ValueError("columns of /videos differ in length")
+        raise UnsoundShard("columns of /videos differ in length")
     frames = len(shard["frames/offset"])
     row_offsets = {name: _offset(shard["frames"][name], frames) for name in FRAME_COLUMNS}
     row_offsets["source_frame"] = _offset(shard["videos/source_frame"], frames)
     if int(columns["num_frames"].sum()) != frames:
-        raise ValueError(f"/videos counts {int(columns['num_frames'].sum())} frames, /frames has {frames}")
+        raise UnsoundShard(f"/videos counts {int(columns['num_frames'].sum())} frames, /frames has {frames}")
     many = shard["videos/labels"][:] if "labels" in shard["videos"] else columns["label"][:, None]
     segments = [(data.id.get_offset(), data.id.get_offset() + data.size) for data in shard["segments"].values()]
     return ShardTables(
@@ -101,22 +131,19 @@ def _load(path: Path, shard: h5py.File) -> ShardTables:
         encoder=json.loads(_text(shard.attrs["encoder"])),
         tool_version=_text(shard.attrs["tool_version"]),
         plan=_text(shard.attrs["plan"]),
+        source_frame_crc32=int(shard.attrs["source_frame_crc32"]),
         complete=bool(shard.attrs["complete"]),
     )
 
 
 def _offset(dataset: h5py.Dataset, frames: int) -> int:
     if len(dataset) != frames:
-        raise ValueError(f"{dataset.name} has {len(dataset)} rows, not {frames}")
+        raise UnsoundShard(f"{dataset.name} has {len(dataset)} rows, not {frames}")
     offset = dataset.id.get_offset()
     if offset is None and frames:
-        raise ValueError(f"{dataset.name} is not contiguous")
+        raise UnsoundShard(f"{dataset.name} is not contiguous")
     return int(offset or 0)
 
 
 def _text(value: Any) -> str:
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error.args[0]) if error.args else type(error).__name__).splitlines()[0]

@@ -14,9 +14,9 @@ import simplejpeg
 
 from hpcvideo.errors import HpcvideoError
 from hpcvideo.shards.format import shard_index
-from hpcvideo.shards.frames import BadFrame, check_frames, frame_rows
-from hpcvideo.shards.manifest import ShardEntry, read_manifest
-from hpcvideo.shards.tables import ShardTables, load_tables
+from hpcvideo.shards.frames import BadFrame, check_frames, frame_rows, source_frames_are_sound
+from hpcvideo.shards.manifest import ShardEntry, file_problem, read_manifest
+from hpcvideo.shards.tables import ShardTables, UnsoundShard, read_tables
 
 _FRAMES_AT_ONCE = 256
 
@@ -62,9 +62,11 @@ def verify_shards(
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
         for entry in manifest.shards:
             try:
-                tables = load_tables(folder / entry.file)
-            except HpcvideoError as error:
-                problems.append(Problem(entry.file, None, None, str(error.__cause__).splitlines()[0]))
+                if wrong := file_problem(folder, entry):
+                    raise UnsoundShard(wrong)
+                tables = read_tables(folder / entry.file)
+            except UnsoundShard as unsound:
+                problems.append(Problem(entry.file, None, None, str(unsound)))
                 done += entry.frames
                 progress(done, total)
                 continue
@@ -87,13 +89,11 @@ def verify_shards(
 
 
 def _check_file(path: Path, entry: ShardEntry, tables: ShardTables) -> Iterator[Problem]:
-    size = path.stat().st_size
-    if size != entry.bytes:
-        yield Problem(entry.file, None, None, f"{size} bytes, the manifest says {entry.bytes}")
-    else:
-        with path.open("rb") as stream:
-            if hashlib.file_digest(stream, "sha256").hexdigest() != entry.sha256:
-                yield Problem(entry.file, None, None, "SHA-256 differs from the manifest's")
+    with path.open("rb") as stream:
+        if hashlib.file_digest(stream, "sha256").hexdigest() != entry.sha256:
+            yield Problem(entry.file, None, None, "SHA-256 differs from the manifest's")
+        if not source_frames_are_sound(stream.fileno(), tables):
+            yield Problem(entry.file, None, None, "its table of source frames is damaged")
     if not tables.complete:
         yield Problem(entry.file, None, None, "not marked complete")
     if (len(tables.ids), tables.frames) != (entry.videos, entry.frames):

@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -34,11 +35,13 @@ from hpcvideo.shards.format import (
     Quarantined,
     shard_name,
 )
-from hpcvideo.shards.frames import check_frames
+from hpcvideo.shards.frames import check_frames, source_frames_are_sound
 from hpcvideo.shards.manifest import ShardEntry, sync_folder
 from hpcvideo.shards.plan import PlannedShard
-from hpcvideo.shards.tables import load_tables
+from hpcvideo.shards.tables import load_tables, videos_checksum
 from hpcvideo.shards.video_source import BrokenVideo, VideoFacts, encode_video
+
+_ABORT_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -59,15 +62,20 @@ def write_shard(
     called after each video. Raises OperationFailed where the disk is full or anything else fails on it.
     """
     final = folder / shard_name(planned.index)
-    temporary = folder / f".{final.name}.tmp-{socket.gethostname()}-{os.getpid()}"
+    temporary = folder / f".{final.name}.tmp-{process_name()}"
+    written_once = False
     try:
         _write(temporary, planned, encoding, video_done)
-        _verify(temporary, planned)
+        written_once = True
+        check_shard(temporary, planned)
         _mark_complete(temporary, planned.digest)
         written = describe_shard(temporary, final.name)
         temporary.replace(final)
         sync_folder(folder)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, OperationFailed) as error:
+        if written_once and not temporary.exists():
+            # A rank that failed removed it, see remove_partial_shards: its own error is the one to be read.
+            time.sleep(_ABORT_SECONDS)
         number = _error_number(error)
         if number is None:
             raise
@@ -78,6 +86,19 @@ def write_shard(
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
     return written
+
+
+def process_name() -> str:
+    """Host and process id, as the names of half-written files end."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def remove_partial_shards(folder: Path, processes: Sequence[str]) -> None:
+    """Delete, as far as that goes, what these processes (see process_name) are writing: they are about to be ended."""
+    with suppress(OSError):
+        for path in folder.glob(".shard-*.h5.tmp-*"):
+            if path.name.partition(".tmp-")[2] in processes:
+                path.unlink(missing_ok=True)
 
 
 def describe_shard(path: Path, name: str) -> WrittenShard:
@@ -180,6 +201,8 @@ class _ShardContent:
         for name, text in attributes.items():
             self._shard.attrs.create(name, text, dtype=h5py.string_dtype("utf-8", len(text.encode())))
         self._shard.attrs.create("version", VERSION, dtype="<u4")
+        self._shard.attrs.create("videos_crc32", videos_checksum(videos), dtype="<u4")
+        self._shard.attrs.create("source_frame_crc32", zlib.crc32(rows[:, 4].astype("<u4").tobytes()), dtype="<u4")
         self._shard.attrs.create("complete", 0, dtype="u1")
 
     def _append(self, spool: IO[bytes], length: int, source_frame: int) -> tuple[int, int, int, int, int]:
@@ -220,20 +243,22 @@ def _dataset_of_text(group: h5py.Group, name: str, values: list[str], encoding: 
     _dataset(group, name, np.array(raw, h5py.string_dtype(encoding, width)))
 
 
-def _verify(path: Path, planned: PlannedShard) -> None:
-    """Read everything back: no video lost, every checksum right."""
+def check_shard(path: Path, planned: PlannedShard) -> None:
+    """Read everything back: no video lost, every checksum right. OperationFailed where not."""
     tables = load_tables(path)
-    if len(tables.ids) + len(tables.quarantined) != len(planned.sources):
-        raise OperationFailed(f"{path}: {len(tables.ids)} videos were written of {len(planned.sources)}; run again")
+    if sorted([*tables.ids, *(entry.source for entry in tables.quarantined)]) != sorted(s.id for s in planned.sources):
+        raise OperationFailed(f"{path}: holds other videos than the {len(planned.sources)} planned for it; run again")
     descriptor = os.open(path, os.O_RDONLY)
     try:
+        if not source_frames_are_sound(descriptor, tables):
+            raise OperationFailed(f"{path}: its table of source frames reads back damaged; check the disk and run again")
         for row, video_id in enumerate(tables.ids):
             for first in range(0, int(tables.num_frames[row]), 256):
                 frames = range(first, min(first + 256, int(tables.num_frames[row])))
                 _, bad = check_frames(descriptor, tables, row, frames)
                 if bad:
                     raise OperationFailed(
-                        f"{path}: video {video_id!r}, frame {bad[0].frame}, read back right after writing: "
+                        f"{path}: video {video_id!r}, frame {bad[0].frame}, read back: "
                         f"{bad[0].reason}; check the disk and run again"
                     )
     finally:

@@ -72,7 +72,6 @@ def sbatch_options(job: TrainingJob, site: Site) -> list[str]:
         "output": _without_patterns(RunDirectory(job.run_path).logs) + "/job-%j.log",
         "partition": site.partition,
         "qos": site.qos,
-        "signal": f"B:USR2@{site.signal_lead_seconds}" if site.signal_lead_seconds else None,
         "time": job.time_limit,
     }
     lines = [f"--{name}={quote_for_sbatch(str(value))}" for name, value in values.items() if value is not None]
@@ -86,6 +85,7 @@ def exported_variables(job: TrainingJob, site: Site) -> dict[str, str]:
     """Variables that all ranks get, sorted by name; the site's own win."""
     values = {
         "HDF5_USE_FILE_LOCKING": "FALSE",
+        "HPCVIDEO_DEVICE": site.device,
         "OMP_NUM_THREADS": str(job.cpus_per_rank),
         "PYTHONFAULTHANDLER": "1",
         "PYTHONUNBUFFERED": "1",

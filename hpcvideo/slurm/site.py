@@ -59,8 +59,6 @@ class Site(BaseModel):
     time_limit: TimeLimit = "01:00:00"
     requeue: bool = False
     """Whether Slurm may start the job again after a node failed; the run then resumes."""
-    signal_lead_seconds: Annotated[int, Field(ge=1)] | None = None
-    """How long before the time limit the job gets USR2; no signal where left out."""
     modules: tuple[Line, ...] = ()
     activate: tuple[Line, ...] = ()
     """Shell lines that make the Python environment usable, run as they stand."""

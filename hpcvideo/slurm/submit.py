@@ -7,6 +7,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,13 @@ LONGEST_SILENCE_SECONDS = 900
 ENDED = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT",
 }  # fmt: skip
+_HINTS = {
+    "contact slurm controller": "; is the cluster of site {site} up?",
+    "DNS SRV": "; Slurm is not configured here: set SLURM_CONF, or slurm_conf in the profile of site {site}",
+    "More processors requested": "; the cluster has fewer nodes or cores than this job asks for (see sinfo)",
+    "node configuration is not available": "; no nodes like those of site {site}'s profile are there (see sinfo)",
+}
+"""A word of Slurm's -> what to do about it."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,9 @@ def submit(script_text: str, run: Path, site: Site) -> SubmittedJob:
         answer = _ask(["sbatch", "--parsable", str(script)], site)
     except OperationFailed:
         script.unlink()
+        for folder in (directory.errors, directory.logs, directory.submissions, run):
+            with suppress(OSError):
+                folder.rmdir()  # only what is empty goes
         raise
     found = re.search(r"^(\d+)(;|$)", answer, re.MULTILINE)
     if not found:
@@ -181,7 +192,7 @@ def _ask(command: list[str], site: Site) -> str:
     if done.returncode != 0:
         lines = [line.removeprefix(f"{program}: error: ") for line in (done.stderr or done.stdout).splitlines() if line]
         message = "; ".join(lines) or f"exit code {done.returncode}"
-        hint = f"; is the cluster of site {site.name} up?" if "contact slurm controller" in message else ""
+        hint = next((hint.format(site=site.name) for word, hint in _HINTS.items() if word in message), "")
         raise OperationFailed(f"{program}: {message}{hint}")
     return done.stdout
 

@@ -13,9 +13,10 @@ from hpcvideo.config.load import parse_config
 from hpcvideo.errors import InputError
 from hpcvideo.methods.registry import check_method
 from hpcvideo.models import create_model, model_options
-from hpcvideo.runs import RunDirectory
+from hpcvideo.runs import RunDirectory, read_events
 from hpcvideo.shards import ShardSet
 from hpcvideo.tasks import create_task
+from hpcvideo.training.checkpoint import latest_checkpoint
 from hpcvideo.training.recipe import RunPlan, plan_run, split_batch
 
 
@@ -52,12 +53,14 @@ def check_names(config: RunConfig) -> None:
 
 
 def check_data(config: RunConfig) -> ShardSet:
-    """Both shard sets open and have the task's labels, in the same order. Gives the training set."""
+    """Both shard sets are there, every shard at its full size, with the task's labels. Gives the training set."""
     task = create_task(config.task.name, config.task.options())
     train = ShardSet(config.data.train)
+    train.check_files()
     task.check_labels(train.label_names, str(config.data.train))
     if config.data.validation is not None:
         validation = ShardSet(config.data.validation)
+        validation.check_files()
         if list(validation.label_names) != list(train.label_names):
             raise InputError(
                 f"{config.data.validation}: its label names differ from those of {config.data.train}; "
@@ -73,13 +76,26 @@ def check_run_directory(config: RunConfig, run: Path) -> None:
         if RunDirectory(run).checkpoints.exists():
             raise InputError(f"{run}: holds checkpoints but no config.yaml, so whose they are is unknown; use another --run")
         return
-    stored = parse_config(yaml.safe_load(stored_file.read_text(encoding="utf-8")), str(stored_file))
+    try:
+        stored = parse_config(yaml.safe_load(stored_file.read_text(encoding="utf-8")), str(stored_file))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{stored_file}: not readable ({' '.join(str(error).split())}); use another --run") from error
     if stored.digest() != config.digest():
-        changes = _differences(stored.resolved(), config.resolved())
+        if not has_progress(run):
+            return  # it failed before its first step: nothing of it is worth keeping apart
+        changes = _differences(stored.deciding(), config.deciding())
         raise InputError(
             f"{run}: holds a run of another config ({'; '.join(changes[:3])}); "
             "use another --run, or the config it was started with"
         )
+
+
+def has_progress(run: Path) -> bool:
+    """Whether a run directory holds a checkpoint or a logged step."""
+    directory = RunDirectory(run)
+    if latest_checkpoint(directory.checkpoints) is not None:
+        return True
+    return directory.events.is_file() and any(event["event"] == "step" for event in read_events(directory.events))
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -88,6 +104,6 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
             changes += _differences(before, after, f"{prefix}{key}.")
-        elif before != after and f"{prefix}{key}" not in ("name",):
+        elif before != after:
             changes.append(f"{prefix}{key} was {before}, now {after}")
     return changes

@@ -26,20 +26,24 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from hpcvideo.errors import OperationFailed
+from hpcvideo.runs.durable import UNFINISHED, flush_folder, write_durably
 
 FORMAT = "hpcvideo checkpoint"
 VERSION = 1
-_TEMPORARY = ".unfinished-"
 _DISCARDED = ".discarded-"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything a run needs to go on after `step` updates. Order and randomness follow from (seed, step) alone."""
+    """Everything a run needs to go on after `step` updates. Order and randomness follow from (seed, step) alone.
+
+    data: what identifies the training set, `plan` (its digest), `samples` and `label_names`.
+    """
 
     step: int
     seed: int
     config_digest: str
+    data: Mapping[str, Any]
     weights: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
     extra: Mapping[str, Tensor]
@@ -51,14 +55,14 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> tuple[P
     Raises OperationFailed where the disk is full or refuses; what was there before stays the latest.
     """
     name = f"step-{checkpoint.step}"
-    unfinished = folder / f"{_TEMPORARY}{name}-{os.getpid()}"
+    unfinished = folder / f"{UNFINISHED}{name}-{os.getpid()}"
     try:
         clean_up(folder)
         unfinished.mkdir(parents=True)
         digests, size = {}, 0
         for part in ("weights", "optimizer", "extra"):
             data = safetensors.torch.save(dict(getattr(checkpoint, part)))
-            _write_durably(unfinished / f"{part}.safetensors", data)
+            write_durably(unfinished / f"{part}.safetensors", data)
             digests[part] = hashlib.sha256(data).hexdigest()
             size += len(data)
         state = {
@@ -67,20 +71,20 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> tuple[P
             "step": checkpoint.step,
             "seed": checkpoint.seed,
             "config_digest": checkpoint.config_digest,
+            "data": dict(checkpoint.data),
             "sha256": digests,
         }
-        _write_durably(unfinished / "state.json", json.dumps(state, indent=1).encode())
-        _flush_folder(unfinished)
+        write_durably(unfinished / "state.json", json.dumps(state, indent=1).encode())
         final = folder / name
         if final.exists():  # complete but never named by `latest`: a kill came between the two
             _discard(final)
         unfinished.rename(final)
-        _flush_folder(folder)
-        _write_durably(folder / ".latest", name.encode())
-        (folder / ".latest").rename(folder / "latest")
-        _flush_folder(folder)
-        for old in sorted(_steps(folder), reverse=True)[keep:]:
-            _discard(folder / f"step-{old}")
+        flush_folder(folder)
+        write_durably(folder / "latest", name.encode())
+        # Later steps are of an abandoned future (a kill before `latest`, an older one chosen by hand): never the newest.
+        past = [step for step in _steps(folder) if step <= checkpoint.step]
+        for step in set(_steps(folder)) - set(sorted(past, reverse=True)[:keep]):
+            _discard(folder / f"step-{step}")
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise OperationFailed(
@@ -96,8 +100,10 @@ def latest_checkpoint(folder: Path) -> Path | None:
     if not pointer.is_file():
         return None
     path = folder / pointer.read_text(encoding="utf-8").strip()
+    if not path.name.removeprefix("step-").isdigit():
+        raise OperationFailed(f"{pointer} holds {path.name!r}, not the name of a checkpoint; write one in, e.g. step-120")
     if not (path / "state.json").is_file():
-        raise OperationFailed(f"{pointer} names {path.name}, which is not there; write the name of a whole one into it")
+        raise OperationFailed(f"{pointer} names {path.name}, which is not there; write the name of a whole one in")
     return path
 
 
@@ -109,8 +115,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
             raise OperationFailed(f"{path}: {state['format']} version {state['version']} is not readable by this version")
         parts = {part: _read_tensors(path / f"{part}.safetensors", state["sha256"][part]) for part in state["sha256"]}
         return Checkpoint(
-            state["step"], state["seed"], state["config_digest"], parts["weights"], parts["optimizer"], parts["extra"]
-        )
+            state["step"], state["seed"], state["config_digest"], state["data"],
+            parts["weights"], parts["optimizer"], parts["extra"],
+        )  # fmt: skip
     except (OSError, ValueError, KeyError) as error:
         raise OperationFailed(
             f"{path}: the checkpoint is damaged ({error}); write the name of an older one into {path.parent / 'latest'}"
@@ -129,9 +136,12 @@ def _read_tensors(file: Path, digest: str) -> dict[str, Tensor]:
 
 def clean_up(folder: Path) -> None:
     """Remove what a killed writer left unfinished or half removed."""
-    for pattern in (_TEMPORARY, _DISCARDED):
+    for pattern in (UNFINISHED, _DISCARDED):
         for remains in folder.glob(f"{pattern}*"):
-            shutil.rmtree(remains, ignore_errors=True)
+            if remains.is_dir():
+                shutil.rmtree(remains, ignore_errors=True)
+            else:
+                remains.unlink(missing_ok=True)
 
 
 def _steps(folder: Path) -> list[int]:
@@ -143,18 +153,3 @@ def _discard(path: Path) -> None:
     doomed = path.with_name(f"{_DISCARDED}{path.name}-{os.getpid()}")
     path.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

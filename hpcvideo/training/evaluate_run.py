@@ -38,6 +38,11 @@ def evaluate_run(run: Path, shards: Path | None, place: ProcessEnvironment) -> t
     clips = ShardSet(source)
     task.check_labels(clips.label_names, str(source))
     checkpoint = read_checkpoint(path)
+    if list(clips.label_names) != checkpoint.data["label_names"]:
+        raise InputError(
+            f"{source}: its label names, or their order, are not those the run was trained with; "
+            f"build it with --labels {config.data.train / 'manifest.json'}"
+        )
     with joined(place) as device:
         split = BatchSplit(place.world_size, 1, 1, place.world_size)  # no training step is made
         method = build_method(config, task, split, place, device)

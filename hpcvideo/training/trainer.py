@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 import yaml
 
 from hpcvideo.config import RunConfig
@@ -20,11 +21,12 @@ from hpcvideo.distributed.environment import ProcessEnvironment, slurm_job_facts
 from hpcvideo.distributed.process_group import barrier, gather, gather_text, joined
 from hpcvideo.errors import InputError, OperationFailed
 from hpcvideo.runs import EventLog, RunDirectory, read_events
+from hpcvideo.runs.durable import write_durably
 from hpcvideo.runs.failure import clear_failures
 from hpcvideo.runs.phases import PhaseClock
 from hpcvideo.runs.provenance import describe_environment
 from hpcvideo.training.build import RunParts, build_run
-from hpcvideo.training.check import check_run
+from hpcvideo.training.check import has_progress
 from hpcvideo.training.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
 from hpcvideo.training.evaluate import evaluate
 from hpcvideo.training.recipe import RunPlan, interval_steps, learning_rate
@@ -34,17 +36,21 @@ Listener = Callable[[dict[str, Any]], None]
 """Is told every event that rank 0 writes, and {"event": "progress", "step", "total_steps", "loss"} after every step."""
 
 
-def train(config: RunConfig, run: Path, place: ProcessEnvironment, listener: Listener = lambda event: None) -> None:
+def train(
+    config: RunConfig, plan: RunPlan, run: Path, place: ProcessEnvironment, listener: Listener = lambda event: None
+) -> None:
     """Train to the end of the recipe, from the run directory's last checkpoint where it has one. Collective.
 
-    Every rank calls this with the same arguments. Raises InputError or OperationFailed in one sentence.
+    plan: what `check_run` gave for this config, world size and run directory. Every rank calls this with the same
+    arguments. Raises InputError or OperationFailed in one sentence.
     """
-    plan = check_run(config, place.world_size, run)
-    if finished_step(RunDirectory(run)) == plan.total_steps:
-        if place.rank == 0:
-            listener({"event": "end", "step": plan.total_steps, "reason": "already finished", "seconds": 0.0})
-        return
     with joined(place) as device:
+        # Rank 0 decides for all: on a shared file system the others may not see yet what was written last.
+        finished = place.rank == 0 and finished_step(RunDirectory(run)) == plan.total_steps
+        if bool(gather([float(finished)], device)[0, 0]):
+            if place.rank == 0:
+                listener({"event": "end", "step": plan.total_steps, "reason": "already finished", "seconds": 0.0})
+            return
         parts = build_run(config, plan, place, device)
         with parts.train:
             _Training(config, plan, place, device, parts, RunDirectory(run), listener).run()
@@ -80,8 +86,8 @@ class _Training:
         self.saved_step: int | None = None
 
     def run(self) -> None:
-        self._open_directory()
         resumed = self._resume()
+        self._open_directory()
         self._log("resume" if resumed else "start", **self._effective_values())
         self._steps()
         if self.parts.validation is not None and not self._due(self.evaluate_every):
@@ -143,11 +149,13 @@ class _Training:
             self.parts.method.average_statistics()
             method = self.parts.method
             checkpoint = Checkpoint(
-                self.step, self.config.seed, self.config.digest(), method.weights(), method.optimizer_state(),
-                method.extra_state(),
+                self.step, self.config.seed, self.config.digest(), self._data(), method.weights(),
+                method.optimizer_state(), method.extra_state(),
             )  # fmt: skip
             if self.place.rank == 0:
                 path, size = write_checkpoint(self.directory.checkpoints, checkpoint, self.config.checkpoint.keep)
+            # All wait here: else the others would wait in the next step, and book this as communication.
+            barrier(self.device)
         self.saved_step = self.step
         seconds = self.clock.take()["checkpoint"]
         if self.place.rank == 0:
@@ -160,13 +168,19 @@ class _Training:
             try:
                 self.directory.path.mkdir(parents=True, exist_ok=True)
                 clear_failures(self.directory.path)
+                if not has_progress(self.directory.path):
+                    self.directory.events.unlink(missing_ok=True)  # starts that never made a step
                 facts = {**describe_environment(), "slurm": slurm_job_facts(), "world_size": self.place.world_size}
                 facts["ranks"] = where
                 facts["nodelist"] = list(dict.fromkeys(text.partition(":")[0] for text in where))
-                self.directory.config.write_text(yaml.safe_dump(self.config.resolved(), sort_keys=False))
-                self.directory.environment.write_text(json.dumps(facts, indent=1) + "\n")
+                facts["threads_per_rank"] = torch.get_num_threads()
+                config = yaml.safe_dump(self.config.resolved(), sort_keys=False)
+                write_durably(self.directory.config, config.encode())
+                write_durably(self.directory.environment, (json.dumps(facts, indent=1) + "\n").encode())
             except OSError as error:
-                raise OperationFailed(f"{self.directory.path}: cannot be written: {error.strerror}") from error
+                raise OperationFailed(
+                    f"{self.directory.path}: cannot be written: {error.strerror}; free space, or use another --run"
+                ) from error
         barrier(self.device)
 
     def _resume(self) -> bool:
@@ -182,9 +196,20 @@ class _Training:
         checkpoint = read_checkpoint(path)
         if checkpoint.step > self.plan.total_steps:
             raise InputError(f"{path}: is further ({checkpoint.step}) than the recipe goes ({self.plan.total_steps} steps)")
+        if (checkpoint.config_digest, checkpoint.seed) != (self.config.digest(), self.config.seed):
+            raise InputError(f"{path}: was written under another config; use that config, or another --run")
+        if checkpoint.data != self._data():
+            raise InputError(
+                f"{path}: was trained on another shard set ({checkpoint.data['samples']} videos) than "
+                f"{self.config.data.train} ({self.plan.train_samples} videos); use that set, or another --run"
+            )
         self.parts.method.load(checkpoint.weights, checkpoint.optimizer, checkpoint.extra)
         self.step = self.saved_step = checkpoint.step
         return True
+
+    def _data(self) -> dict[str, Any]:
+        shards = self.parts.train.shards
+        return {"plan": shards.manifest.plan, "samples": len(shards), "label_names": list(shards.label_names)}
 
     def _effective_values(self) -> dict[str, Any]:
         split = self.plan.split

@@ -25,7 +25,7 @@ from hpcvideo.shards.format import Encoding
 from hpcvideo.shards.plan import PlannedShard
 from hpcvideo.shards.tables import load_tables
 from hpcvideo.shards.video_source import encode_video
-from hpcvideo.shards.writer import write_shard
+from hpcvideo.shards.writer import process_name, remove_partial_shards, write_shard
 
 from .command import run_shards, shards_command
 from .generated import moving_square, write_video
@@ -226,8 +226,81 @@ def test_a_deleted_or_shortened_shard_is_built_anew(videos, shard_set, tmp_path)
     (tmp_path / "shard-00000.h5").unlink()
     os.truncate(tmp_path / "shard-00001.h5", 5000)
     result = build_shards(videos, tmp_path, videos / "list.csv", options=BuildOptions(videos_per_shard=3))
-    assert result.kept_shards == 1
+    assert (result.kept_shards, result.damaged_shards) == (1, 1)
     assert files_of(tmp_path) == files_of(shard_set)
+
+
+@pytest.mark.parametrize("column", ["videos/label", "videos/source_frame", "segments/00000"])
+@pytest.mark.parametrize("with_manifest", [True, False])
+def test_a_shard_damaged_since_is_written_anew(videos, shard_set, tmp_path, column, with_manifest):
+    shutil.copytree(shard_set, tmp_path, dirs_exist_ok=True)
+    with h5py.File(tmp_path / "shard-00001.h5", "r+") as shard:
+        shard[column][2] ^= 1
+    if not with_manifest:
+        (tmp_path / "manifest.json").unlink()
+    result = build_shards(videos, tmp_path, videos / "list.csv", options=BuildOptions(videos_per_shard=3))
+    assert (result.kept_shards, result.damaged_shards) == (2, 1)
+    assert files_of(tmp_path) == files_of(shard_set)
+
+
+def test_ranks_write_damaged_shards_anew_and_say_so(videos, shard_set, tmp_path):
+    shutil.copytree(shard_set, tmp_path, dirs_exist_ok=True)
+    with h5py.File(tmp_path / "shard-00001.h5", "r+") as shard:
+        shard["videos/label"][2] ^= 1
+    arguments = ("build", videos, "--annotations", videos / "list.csv", "--out", tmp_path, "--videos-per-shard", 3)
+    ended = run_shards(*arguments, ranks=2)
+    assert (ended.returncode, "1 damaged shard written anew\n" in ended.stdout) == (0, True)
+    assert files_of(tmp_path) == files_of(shard_set)
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 300])
+def test_a_cut_manifest_is_written_anew(videos, shard_set, tmp_path, kept_bytes):
+    shutil.copytree(shard_set, tmp_path, dirs_exist_ok=True)
+    os.truncate(tmp_path / "manifest.json", kept_bytes)
+    result = build_shards(videos, tmp_path, videos / "list.csv", options=BuildOptions(videos_per_shard=3))
+    assert result.kept_shards == 3
+    assert files_of(tmp_path) == files_of(shard_set)
+
+
+def test_a_failing_rank_removes_what_its_own_job_was_writing(tmp_path):
+    mine = tmp_path / f".shard-00000.h5.tmp-{process_name()}"
+    other, shard = tmp_path / ".shard-00001.h5.tmp-a-1", tmp_path / "shard-00002.h5"
+    for path in (mine, other, shard):
+        path.touch()
+    remove_partial_shards(tmp_path, [process_name(), "b-2"])
+    assert (mine.exists(), other.exists(), shard.exists()) == (False, True, True)
+
+
+def test_a_forgotten_list_is_pointed_out(videos, tmp_path):
+    source = tmp_path / "source"
+    (source / "videos").mkdir(parents=True)
+    shutil.copy(videos / "clip0.mp4", source / "videos")
+    said: list[str] = []
+    build_shards(source, tmp_path / "a", warn=said.append)
+    assert said.pop().startswith("only one class, 'videos': a folder is a class")
+    (source / "videos.csv").write_text("path,label\nvideos/clip0.mp4,0\n")
+    ended = run_shards("build", source, "--out", tmp_path / "b")
+    assert f"warning: only one class, 'videos': did you mean --annotations {source}/videos.csv?" in ended.stderr
+    shutil.copytree(source / "videos", source / "others")
+    build_shards(source, tmp_path / "c", warn=said.append)
+    assert said.pop() == f"{source}/videos.csv is not read: did you mean --annotations {source}/videos.csv?"
+    build_shards(source, tmp_path / "d", source / "videos.csv", warn=said.append)
+    assert not said
+
+
+def test_an_interrupted_build_says_that_it_goes_on(larger_source, tmp_path):
+    out = tmp_path / "out"
+    command = shards_command("build", larger_source, "--videos-per-shard", 1, "--out", out)
+    build = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (list(out.glob("shard-*.h5")) if out.exists() else []):
+        assert build.poll() is None
+        time.sleep(0.005)
+    build.send_signal(signal.SIGINT)
+    _, said = build.communicate(timeout=60)
+    assert build.returncode == 130
+    assert said.splitlines()[-1] == "hpcvideo: interrupted; finished shards are kept, the same command goes on"
+    assert "Traceback" not in said
+    assert not list(out.glob(".shard-*"))
 
 
 @pytest.mark.parametrize("ranks", [None, 2])
@@ -251,8 +324,7 @@ def test_a_full_disk_ends_all_ranks_with_one_sentence_and_nothing_half_written(v
         for path in left:
             assert path.read_bytes() == (shard_set / path.name).read_bytes()
         assert not (disk / "out" / "manifest.json").exists()
-        if ranks is None:  # of several ranks those that are ended by another's error leave theirs to the next build
-            assert not list((disk / "out").glob(".shard-*"))
+        assert not list((disk / "out").glob(".shard-*"))
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         assert run_shards(*arguments, ranks=ranks).returncode == 0
         assert files_of(disk / "out") == files_of(shard_set)
@@ -282,8 +354,15 @@ def test_shards_below_a_folder_a_class_are_refused(tmp_path):
 
 def test_a_file_where_the_folder_should_be_is_refused(videos, tmp_path):
     (tmp_path / "out").write_text("in the way")
-    with pytest.raises(OperationFailed, match="choose an --out folder you can write"):
+    with pytest.raises(InputError, match="out: is a file; --out wants a folder"):
         build_shards(videos, tmp_path / "out", videos / "list.csv")
+    with pytest.raises(OperationFailed, match="choose an --out folder you can write"):
+        build_shards(videos, tmp_path / "out/below", videos / "list.csv")
+
+
+def test_a_negative_seed_is_refused(videos, tmp_path):
+    with pytest.raises(InputError, match="--seed -1: 0 or more expected"):
+        build_shards(videos, tmp_path / "out", videos / "list.csv", options=BuildOptions(seed=-1))
 
 
 def test_frames_of_every_video_look_like_their_source(videos, shard_set):

@@ -56,7 +56,7 @@ def test_opening_reads_the_manifest_alone(shard_set, tmp_path):
     shutil.copy(shard_set / "manifest.json", tmp_path)
     shards = ShardSet(tmp_path)
     assert (len(shards), shards.label_names) == (9, ("jump", "run", "walk"))
-    with pytest.raises(OperationFailed, match=r"shard-00000\.h5: No such file .*hpcvideo shards verify"):
+    with pytest.raises(OperationFailed, match=r"shard-00000\.h5: is missing; .*hpcvideo shards verify"):
         shards.video(0)
 
 
@@ -86,14 +86,14 @@ def test_a_shortened_shard_is_refused_at_first_touch(damaged):
     os.truncate(path, path.stat().st_size - 1)
     shards = ShardSet(damaged)
     shards.read(0, [0])
-    with pytest.raises(OperationFailed, match=r"shard-00001\.h5: \d+ bytes, the manifest says \d+; run `hpcvideo shards"):
+    with pytest.raises(OperationFailed, match=r"shard-00001\.h5: is cut short: \d+ bytes, the manifest says \d+; list"):
         shards.read(4, [0])
 
 
 def test_a_shard_with_other_content_of_the_same_size_is_refused(damaged):
     path = damaged / "shard-00001.h5"
     path.write_bytes(bytes(path.stat().st_size))
-    with pytest.raises(OperationFailed, match=r"shard-00001\.h5: not a whole shard"):
+    with pytest.raises(OperationFailed, match=r"shard-00001\.h5: is not a whole HDF5 file; delete"):
         ShardSet(damaged).video(4)
 
 
@@ -118,6 +118,39 @@ def test_a_wrong_manifest_is_refused(damaged, change, sentence):
     (damaged / "manifest.json").write_text(json.dumps({**content, **change}))
     with pytest.raises(InputError, match=sentence):
         ShardSet(damaged)
+
+
+def test_damaged_video_tables_are_refused_when_the_shard_is_opened(damaged):
+    sentence = r"shard-00000\.h5: its video tables are damaged; delete the file and build again"
+    with h5py.File(damaged / "shard-00000.h5", "r+") as shard:
+        shard["videos/label"][1] ^= 1
+    with pytest.raises(OperationFailed, match=sentence):
+        ShardSet(damaged).video(0)
+    with h5py.File(damaged / "shard-00000.h5", "r+") as shard:
+        shard["videos/label"][1] ^= 1
+    assert ShardSet(damaged).video(0).num_frames
+    with h5py.File(damaged / "shard-00000.h5", "r+") as shard:
+        del shard.attrs["videos_crc32"]
+    with pytest.raises(OperationFailed, match=sentence):
+        load_tables(damaged / "shard-00000.h5")
+
+
+def test_the_files_of_a_set_are_checked_without_opening_them(damaged):
+    ShardSet(damaged).check_files()
+    with (damaged / "shard-00002.h5").open("ab") as stream:
+        stream.write(b"more")
+    with pytest.raises(OperationFailed, match=r"shard-00002\.h5: is too long: .*then delete this shard and run the same"):
+        ShardSet(damaged).check_files()
+    (damaged / "shard-00001.h5").unlink()
+    with pytest.raises(OperationFailed, match=r"shard-00001\.h5: is missing; "):
+        ShardSet(damaged).check_files()
+
+
+def test_a_path_that_is_no_set_is_refused_by_what_it_is(shard_set):
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        ShardSet(shard_set / "nowhere")
+    with pytest.raises(InputError, match=r"is one shard; give the folder that holds manifest\.json"):
+        ShardSet(shard_set / "shard-00000.h5")
 
 
 def read_at_random(shards: ShardSet, expected: list[list[bytes]], seed: int, rounds: int = 200) -> bool:

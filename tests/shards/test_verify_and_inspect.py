@@ -16,6 +16,7 @@ import simplejpeg
 from hpcvideo.errors import InputError
 from hpcvideo.shards import ShardSet
 from hpcvideo.shards.inspect import inspect_set, inspect_shard, inspect_video, tile_frames, write_contact_sheet
+from hpcvideo.shards.tables import videos_checksum
 from hpcvideo.shards.verify import Problem, verify_shards
 
 from .command import run_shards
@@ -76,12 +77,25 @@ def test_damage_to_the_tables_is_found(damaged):
     with h5py.File(damaged / "shard-00000.h5", "r+") as shard:
         shard["frames/offset"][1] = 2**63
         shard["videos/width"][2] = 33
+        shard.attrs.modify("videos_crc32", np.uint32(videos_checksum(shard["videos"])))
+        shard["videos/source_frame"][5] ^= 1
         shard.attrs.modify("complete", np.uint8(0))
     found = what_of(damaged)
     assert "SHA-256 differs from the manifest's" in found
     assert "not marked complete" in found
+    assert "its table of source frames is damaged" in found
     assert "its table entry points outside the segments" in found
     assert sum("its video 33x" in what for what in found) == ShardSet(damaged).video(2).num_frames
+
+
+def test_damaged_video_tables_are_one_problem_with_what_to_do(damaged):
+    with h5py.File(damaged / "shard-00001.h5", "r+") as shard:
+        shard["videos/label"][0] ^= 1
+    assert what_of(damaged) == ["its video tables are damaged"]
+    shown = run_shards("verify", damaged)
+    assert shown.returncode == 1
+    assert shown.stdout.splitlines()[0].strip() == "1 problem"
+    assert "delete the named files and run the same `hpcvideo shards build` again" in shown.stdout
 
 
 def test_shards_cut_short_missing_or_not_listed_are_found(damaged):
@@ -89,9 +103,14 @@ def test_shards_cut_short_missing_or_not_listed_are_found(damaged):
     (damaged / "shard-00001.h5").unlink()
     shutil.copy(damaged / "shard-00002.h5", damaged / "shard-00009.h5")
     problems = {problem.shard: problem.what for problem in verify_shards(damaged).problems}
-    assert "truncated" in problems["shard-00000.h5"]
-    assert "No such file" in problems["shard-00001.h5"]
+    assert problems["shard-00000.h5"].startswith("is cut short: 3000 bytes, the manifest says ")
+    assert problems["shard-00001.h5"] == "is missing"
     assert problems["shard-00009.h5"] == "not in the manifest"
+    path = damaged / "shard-00002.h5"
+    path.write_bytes(bytes(path.stat().st_size))
+    assert "is not a whole HDF5 file" in what_of(damaged)
+    shown = run_shards("inspect", damaged)
+    assert (shown.returncode, "shard-00000.h5: is cut short: " in shown.stderr) == (1, True)
 
 
 def test_verify_prints_a_table_and_ends_with_1_or_says_all_good(shard_set, damaged):
@@ -103,7 +122,7 @@ def test_verify_prints_a_table_and_ends_with_1_or_says_all_good(shard_set, damag
     assert "all good (every frame decoded)" in good.stdout
     missing = run_shards("verify", shard_set.parent / "nowhere")
     assert missing.returncode == 2
-    assert "this is no finished shard set" in missing.stderr
+    assert "nowhere: no such folder" in missing.stderr
 
 
 def test_inspect_tells_the_facts_of_set_shard_and_video(shard_set):
@@ -127,7 +146,13 @@ def test_inspect_tells_the_facts_of_set_shard_and_video(shard_set):
 def test_inspect_prints_tables_and_json(shard_set):
     shown = run_shards("inspect", shard_set)
     assert (shown.returncode, "label_names" in shown.stdout) == (0, True)
+    assert [word for word in ("file", "size", "sha256", "videos", "frames", " MB") if word not in shown.stdout] == []
+    in_words = run_shards("inspect", shard_set / "shard-00002.h5").stdout
     facts = json.loads(run_shards("inspect", shard_set / "shard-00002.h5", "--json").stdout)
+    frames = facts["frames_per_video"]
+    assert f"min {frames['min']}, max {frames['max']}" in in_words
+    assert sum(facts["videos_per_label"].values()) == 3
+    assert set(facts["videos_per_label"]) <= {"jump", "run", "walk"}
     assert (facts["complete"], facts["videos"]) == (True, 3)
     missing = run_shards("inspect", shard_set / "shard-00009.h5")
     assert missing.returncode in (1, 2)

@@ -45,7 +45,6 @@ FULL_SITE = Site(
     account="project 7",
     qos="high",
     constraint="a100&nvme",
-    signal_lead_seconds=120,
     requeue=True,
     modules=("cuda/12.4", "hdf5"),
     activate=("source /env/bin/activate",),

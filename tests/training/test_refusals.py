@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from hpcvideo.config import load_config
 from hpcvideo.errors import HpcvideoError
+from hpcvideo.runs import EventLog
 from hpcvideo.training.check import check_run
 from tests.conftest import run_hpcvideo
 
@@ -61,8 +65,37 @@ def test_a_run_directory_of_another_config_is_refused(
     answer = run_hpcvideo("train", config, "--run", tmp_path / "run", "--set", "recipe.steps=4", check=False)
     assert answer.returncode == 2
     assert "another config (recipe.steps was 3, now 4)" in " ".join(answer.stderr.split())
-    after = sorted(path.name for path in (tmp_path / "run").rglob("*") if "errors" not in str(path))
-    assert after == before
+    assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == before, "another run's folder is left alone"
+
+
+def test_only_the_keys_that_decide_are_named_and_a_run_without_a_step_gives_way(
+    config_values: dict[str, Any], write_config: Write, tmp_path: Path
+) -> None:
+    stored = load_config(write_config(config_values), ["recipe.global_batch=4", "logging.every_steps=7", "data.workers=3"])
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(yaml.safe_dump(stored.resolved()))
+    config = load_config(write_config(config_values))
+    EventLog(run / "events.jsonl").write("start", step=0)
+    check_run(config, 1, run)
+    EventLog(run / "events.jsonl").write("step", step=2)
+    with pytest.raises(HpcvideoError, match=r"another config \(recipe\.global_batch was 4, now 8\)"):
+        check_run(config, 1, run)
+
+
+def test_a_shard_cut_short_is_found_before_anything_starts(
+    config_values: dict[str, Any], write_config: Write, shard_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(shard_folder / "train", tmp_path / "set")
+    shard = tmp_path / "set" / "shard-00001.h5"
+    config = load_config(write_config(config_values), [f"data.train={tmp_path / 'set'}"])
+    check_run(config, 1)
+    os.truncate(shard, 1000)
+    with pytest.raises(HpcvideoError, match=r"shard-00001\.h5"):
+        check_run(config, 1)
+    shard.unlink()
+    with pytest.raises(HpcvideoError, match=r"shard-00001\.h5"):
+        check_run(config, 1)
 
 
 def test_a_diverging_run_stops_with_a_sentence_and_records_it(

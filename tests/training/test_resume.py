@@ -79,9 +79,9 @@ def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bits(confi
 
 def test_torchrun_and_mpiexec_train_to_the_same_bits(config: Path, tmp_path: Path) -> None:
     run_hpcvideo("train", config, "--run", tmp_path / "mpiexec", ranks=2)
-    torchrun = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node", "2", "-m", "--", "hpcvideo"]
+    torchrun = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node", "2"]
     subprocess.run(
-        [*torchrun, "train", str(config), "--run", str(tmp_path / "torchrun")],
+        [*torchrun, "-m", "--", "hpcvideo", "train", str(config), "--run", str(tmp_path / "torchrun")],
         env=without_launcher(child_variables(OMP_NUM_THREADS="1")), check=True, timeout=300, capture_output=True,
     )  # fmt: skip
     starts = [next(iter(read_events(tmp_path / name / "events.jsonl"))) for name in ("mpiexec", "torchrun")]
@@ -133,7 +133,7 @@ def load_initial(values: dict[str, Any]) -> dict[str, torch.Tensor]:
 def test_a_run_resumes_on_another_number_of_ranks_and_counts_on(config: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start(config, run, ranks=2)
-    while process.poll() is None and logged_steps(run) < 12:
+    while process.poll() is None and not (run / "checkpoints" / "step-12").exists():
         time.sleep(0.01)
     for victim in [process.pid, *children(process.pid)]:
         os.kill(victim, signal.SIGKILL)
@@ -141,7 +141,7 @@ def test_a_run_resumes_on_another_number_of_ranks_and_counts_on(config: Path, tm
     run_hpcvideo("train", config, "--run", run, ranks=1)
     events = list(read_events(run / "events.jsonl"))
     resume = next(event for event in events if event["event"] == "resume")
-    assert resume["world_size"] == 1 and 12 <= resume["step"] <= STEPS
+    assert resume["world_size"] == 1 and 9 <= resume["step"] <= STEPS
     assert events[-1]["event"] == "end" and events[-1]["samples"] == STEPS * 8
 
 
