@@ -15,6 +15,8 @@ from hpcvideo.errors import HpcvideoError, InputError
 
 _VALUE_TAG, _COUNT_TAG, _DECIDED_TAG = range(3)
 _POLL_SECONDS = 0.02
+_TURN_SECONDS = 0.5  # a full disk fails many ranks at once: the lower rank tells first, and its abort silences the rest
+_OUTPUT_SECONDS = 0.2  # for the launcher to pass on what was just printed: at an abort it drops what is still in its pipes
 Value = TypeVar("Value")
 
 INTERRUPTED = "interrupted; finished shards are kept, the same command goes on"
@@ -131,10 +133,12 @@ class Ranks:
             if self.rank == 0:
                 print(f"hpcvideo: {INTERRUPTED}", file=sys.stderr, flush=True)
         elif isinstance(error, HpcvideoError):
+            time.sleep(_TURN_SECONDS * min(self.rank, 4))
             print(f"hpcvideo: {error}", file=sys.stderr, flush=True)
         else:
             traceback.print_exception(error)
             sys.stderr.flush()
         tidy()
+        time.sleep(_OUTPUT_SECONDS)
         self._world.Abort(exit_code)
         os._exit(exit_code)  # MPICH's Abort may return before the launcher ends this process
