@@ -207,7 +207,9 @@ def _print_outcome(console: Console, outcome: Outcome, out: Path) -> None:
         "numbers": str(out / "demo.json"),
     }
     for name, place in places.items():
-        console.print(f"{name:<15}{place}", highlight=False, soft_wrap=True)
+        path = Path(place)
+        shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        console.print(f"{name:<15}{shown}", highlight=False, soft_wrap=True)
     console.print(f"{'time':<15}{sum(outcome.seconds.values()):.0f} s", highlight=False)
 
 
