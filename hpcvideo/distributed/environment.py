@@ -38,19 +38,23 @@ class ProcessEnvironment:
 
 
 def discover(variables: Mapping[str, str] | None = None) -> ProcessEnvironment:
-    """Read the launcher's variables (default: this process's own): torchrun, then MPI, then a Slurm step, else alone.
+    """Read the launcher's variables (default: this process's own): torchrun, then MPI, then a Slurm step, then bare
+    RANK and its like, else alone.
 
     A Slurm batch shell is not a step: `hpcvideo` called there without srun is alone. Under MPI the meeting point is
     agreed on by a broadcast through mpi4py, so this call is collective there.
     Raises InputError where a launcher set only a part of what it should.
     """
     values = os.environ if variables is None else variables
-    if "TORCHELASTIC_RUN_ID" in values or {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= values.keys():
+    if "TORCHELASTIC_RUN_ID" in values:
         return _from_torchrun(values)
     if any(name in values for name in MPI_VARIABLES):
         return _from_mpi(values)
     if "SLURM_STEP_ID" in values and "SLURM_PROCID" in values:
         return _from_slurm(values)
+    # Last, since sbatch hands on what the submitting shell happened to have.
+    if {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= values.keys():
+        return _from_torchrun(values)
     return ProcessEnvironment(
         "alone", 0, 1, 0, 1, 0, 1, socket.gethostname(), "127.0.0.1", _free_port(), values.get("SLURM_JOB_ID")
     )

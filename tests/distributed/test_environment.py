@@ -56,6 +56,12 @@ def test_an_unresolvable_first_node_falls_back_to_the_launch_address() -> None:
     assert discover({**values, "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.9"}).master_address == "10.0.0.9"
 
 
+def test_a_slurm_step_does_not_believe_variables_that_sbatch_handed_on() -> None:
+    left_over = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "x", "MASTER_PORT": "1"}
+    assert discover({**SLURM_TASK, **left_over}) == discover(SLURM_TASK)
+    assert discover(left_over).launcher == "torchrun"
+
+
 def test_a_half_set_launcher_is_refused() -> None:
     with pytest.raises(InputError, match="SLURM_LOCALID is None"):
         discover({key: value for key, value in SLURM_TASK.items() if key != "SLURM_LOCALID"})

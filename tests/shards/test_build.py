@@ -291,7 +291,11 @@ def test_a_forgotten_list_is_pointed_out(videos, tmp_path):
 def test_an_interrupted_build_says_that_it_goes_on(larger_source, tmp_path):
     out = tmp_path / "out"
     command = shards_command("build", larger_source, "--videos-per-shard", 1, "--out", out)
-    build = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    build = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell's background job, as CI may be, ignores Ctrl-C, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     while not (list(out.glob("shard-*.h5")) if out.exists() else []):
         assert build.poll() is None
         time.sleep(0.005)
