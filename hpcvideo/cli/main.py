@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 import hpcvideo
-from hpcvideo.cli import shards
 from hpcvideo.cli.demo import demo_command
 from hpcvideo.cli.evaluate import evaluate_command
 from hpcvideo.cli.report import report_command
+from hpcvideo.cli.shards import commands as shards
 from hpcvideo.cli.submit import submit_command
 from hpcvideo.cli.train import train_command
 from hpcvideo.errors import HpcvideoError

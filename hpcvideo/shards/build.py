@@ -14,8 +14,10 @@ import cv2
 
 from hpcvideo import __version__
 from hpcvideo.errors import InputError, OperationFailed
-from hpcvideo.shards.annotations import Source, read_sources
+from hpcvideo.shards.annotations.read import read_sources
+from hpcvideo.shards.encode_shard import write_shard
 from hpcvideo.shards.format import Encoding, Quarantined, shard_index, shard_name
+from hpcvideo.shards.inputs.source import Source
 from hpcvideo.shards.manifest import (
     MANIFEST,
     DamagedManifest,
@@ -34,7 +36,6 @@ from hpcvideo.shards.writer import (
     describe_shard,
     process_name,
     remove_partial_shards,
-    write_shard,
 )
 
 _DYING_SECONDS = 3.0
@@ -285,7 +286,7 @@ def _whole_shard(out: Path, shard: PlannedShard, sha256: str | None) -> WrittenS
     path = out / shard_name(shard.index)
     try:
         if sha256 is None:
-            check_shard(path, shard)
+            check_shard(path, [source.id for source in shard.sources])
         found = describe_shard(path, path.name)
     except (OSError, OperationFailed):
         return None

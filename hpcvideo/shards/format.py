@@ -14,14 +14,20 @@ A shard is one HDF5 file that any HDF5 tool reads. Every dataset in it is contig
     /videos/num_frames       uint32 [V]
     /videos/width, height    uint32 [V]      pixels, as stored (display rotation and resize applied)
     /videos/fps              float64 [V]     of the source; 0 where it is unknown (frame folders)
+    /videos/duration         float64 [V]     of the source in seconds; 0 where it is unknown (frame folders)
     /videos/source_sha256    ascii [V]       hex digest of the source file (of a frame folder: see video_source.py)
     /videos/source_frame     uint32 [F]      which frame of the source the stored frame is, counted from 0
+    /videos/source_seconds   float32 [F]     when the source shows it, from its first frame on; NaN where it has no clock
+    /actions/video           uint32 [A]      row in /videos; the group is there only where some video has labelled intervals
+    /actions/label           int32 [A]       index, as in /videos/label
+    /actions/begin, end      float64 [A]     seconds of the source
     /quarantined             uint8 [bytes]   JSON [{"source", "reason"}]: what was planned for this shard and left out
 
 Root attributes: `format`, `version`, `complete` (1 only after the writer read everything back and checked it),
 `encoder` (JSON), `tool_version`, `plan` (hex SHA-256 of what this shard was planned to hold and how, see plan.py),
-`videos_crc32` (uint32: zlib.crc32 over the bytes of all datasets of /videos but source_frame, in the order of their names;
-checked whenever a shard is opened) and `source_frame_crc32` (uint32, of /videos/source_frame, checked by `verify`).
+`videos_crc32` (uint32: zlib.crc32 over the bytes of the datasets of /videos whose names do not begin with source_, in the
+order of their names, then of those of /actions; checked whenever a shard is opened) and `sources_crc32` (the same of those
+that do begin with source_, which are read only when asked for; checked by `verify`).
 
 The bytes are a function of sources, options and library versions: no time stamp, no host name, no rank. To read a frame
 without this package:
@@ -62,8 +68,20 @@ VIDEO_COLUMNS: dict[str, np.dtype[Any]] = {
     "width": np.dtype("<u4"),
     "height": np.dtype("<u4"),
     "fps": np.dtype("<f8"),
+    "duration": np.dtype("<f8"),
 }
-"""Numeric datasets of /videos, one entry a video; `id`, `source_sha256`, `labels` and `source_frame` come on top."""
+"""Numeric datasets of /videos, one entry a video; `id`, `labels` and those of the source come on top."""
+
+SOURCE_FRAME_COLUMNS: dict[str, np.dtype[Any]] = {"source_frame": np.dtype("<u4"), "source_seconds": np.dtype("<f4")}
+"""Datasets of /videos with one entry a stored frame."""
+
+ACTION_COLUMNS: dict[str, np.dtype[Any]] = {
+    "video": np.dtype("<u4"),
+    "label": np.dtype("<i4"),
+    "begin": np.dtype("<f8"),
+    "end": np.dtype("<f8"),
+}
+"""Datasets of /actions, one entry a labelled interval, in the order of videos."""
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,16 @@ import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import simplejpeg
 
 from hpcvideo.errors import OperationFailed
-from hpcvideo.shards.format import FRAME_COLUMNS, SEGMENT_BYTES
+from hpcvideo.shards.format import FRAME_COLUMNS, SEGMENT_BYTES, SOURCE_FRAME_COLUMNS
 from hpcvideo.shards.tables import ShardTables
 
+_DIGEST: np.dtype[Any] = np.dtype("S64")
 _LARGEST_OFFSET = 1 << 60  # beyond any file; pread takes no more than 2**63 - 1
 
 
@@ -38,22 +40,49 @@ def frame_rows(descriptor: int, tables: ShardTables, video: int, frames: Sequenc
     low, high = int(wanted.min()), int(wanted.max()) + 1
     if low < 0 or high > count:
         bad = low if low < 0 else high - 1
-        raise IndexError(f"frame {bad} of video {tables.ids[video]!r}, which has frames 0 to {count - 1}")
+        raise IndexError(f"frame {bad} of video {tables.id_of(video)!r}, which has frames 0 to {count - 1}")
     begin = int(tables.first_frame[video]) + low
-    rows = {}
-    for name, dtype in FRAME_COLUMNS.items():
-        size = (high - low) * dtype.itemsize
-        raw = os.pread(descriptor, size, tables.row_offsets[name] + begin * dtype.itemsize)
-        if len(raw) != size:
-            raise OperationFailed(f"{tables.path}: cut short inside /frames/{name}; run `hpcvideo shards verify`")
-        rows[name] = np.frombuffer(raw, dtype)[wanted - low]
-    return rows
+    return {
+        name: _read_rows(descriptor, tables, name, begin, high - low, dtype)[wanted - low]
+        for name, dtype in FRAME_COLUMNS.items()
+    }
 
 
-def source_frames_are_sound(descriptor: int, tables: ShardTables) -> bool:
-    """Whether the bytes of /videos/source_frame are those that were written."""
-    raw = os.pread(descriptor, 4 * tables.frames, tables.row_offsets["source_frame"])
-    return zlib.crc32(raw) == tables.source_frame_crc32
+def source_rows(descriptor: int, tables: ShardTables, video: int) -> tuple[np.ndarray, np.ndarray]:
+    """(source_frame uint32 [n], source_seconds float32 [n]) of all n stored frames of a video, see format.py.
+
+    Raises OperationFailed where the shard ends before its table. Not checked here: `verify` checks these tables.
+    """
+    begin, count = int(tables.first_frame[video]), int(tables.num_frames[video])
+    frames, seconds = (
+        _read_rows(descriptor, tables, name, begin, count, dtype) for name, dtype in SOURCE_FRAME_COLUMNS.items()
+    )
+    return frames, seconds
+
+
+def source_sha256(descriptor: int, tables: ShardTables, video: int) -> str:
+    """Hex digest of the source file of one video. Raises OperationFailed where the shard ends before it."""
+    row: bytes = _read_rows(descriptor, tables, "source_sha256", video, 1, _DIGEST)[0]
+    return row.decode("ascii")
+
+
+def sources_are_sound(descriptor: int, tables: ShardTables) -> bool:
+    """Whether the tables of /videos that begin with source_ are those that were written."""
+    checksum = 0
+    for name, size in (("source_frame", 4 * tables.frames), ("source_seconds", 4 * tables.frames),
+                       ("source_sha256", _DIGEST.itemsize * len(tables))):  # fmt: skip
+        checksum = zlib.crc32(os.pread(descriptor, size, tables.row_offsets[name]), checksum)
+    return checksum == tables.sources_crc32
+
+
+def _read_rows(
+    descriptor: int, tables: ShardTables, name: str, first: int, count: int, dtype: np.dtype[Any]
+) -> np.ndarray:
+    size = count * dtype.itemsize
+    raw = os.pread(descriptor, size, tables.row_offsets[name] + first * dtype.itemsize)
+    if len(raw) != size:
+        raise OperationFailed(f"{tables.path}: cut short inside table {name}; run `hpcvideo shards verify`")
+    return np.frombuffer(raw, dtype)
 
 
 def check_frames(
@@ -86,7 +115,7 @@ def read_jpegs(descriptor: int, tables: ShardTables, video: int, frames: Sequenc
     stored, bad = check_frames(descriptor, tables, video, frames)
     if bad:
         raise OperationFailed(
-            f"{tables.path}: video {tables.ids[video]!r}, frame {bad[0].frame}: {bad[0].reason}; "
+            f"{tables.path}: video {tables.id_of(video)!r}, frame {bad[0].frame}: {bad[0].reason}; "
             "list all damage with `hpcvideo shards verify`, delete the shard and build again"
         )
     return stored

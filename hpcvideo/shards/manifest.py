@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from hpcvideo.errors import InputError
+from hpcvideo.runs.durable import write_durably
 from hpcvideo.shards.format import VERSION, Quarantined, shard_index
 
 MANIFEST = "manifest.json"
@@ -127,19 +127,4 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     OSError as the file system gives it.
     """
     text = json.dumps(manifest.to_json(), indent=1, ensure_ascii=False, sort_keys=False) + "\n"
-    partial = folder / f".{MANIFEST}.tmp"
-    with partial.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(folder / MANIFEST)
-    sync_folder(folder)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_durably(folder / MANIFEST, text.encode())

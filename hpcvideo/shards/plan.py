@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpcvideo.errors import InputError
-from hpcvideo.shards.annotations import Source
 from hpcvideo.shards.format import FORMAT, VERSION, Encoding
+from hpcvideo.shards.inputs.source import Source
 
 STORED_OVER_SOURCE_BYTES = 4
 """JPEG frames of a video take about this many times its file: 3.7 for a Kinetics clip of 340x256 at quality 85."""
@@ -81,6 +81,10 @@ def _digest(group: Sequence[Source], encoding: Encoding) -> str:
     content = {
         "format": [FORMAT, VERSION],
         "encoder": encoding.describe(),
-        "sources": [[source.id, list(source.labels), source.bytes, source.is_folder] for source in group],
+        "sources": [
+            [source.id, list(source.labels), source.bytes, source.is_folder, source.span,
+             [[action.label, action.begin, action.end] for action in source.actions]]
+            for source in group
+        ],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -14,14 +14,18 @@ from pathlib import Path
 import numpy as np
 
 from hpcvideo.errors import OperationFailed
-from hpcvideo.shards.frames import decode_frames, read_jpegs
+from hpcvideo.shards.frames import decode_frames, read_jpegs, source_rows
 from hpcvideo.shards.manifest import ShardEntry, file_problem, read_manifest, size_problem
+from hpcvideo.shards.records import Action
 from hpcvideo.shards.tables import ShardTables, load_tables
 
 
 @dataclass(frozen=True)
 class Video:
-    """What a set says about one video. Sizes in pixels as stored; `fps` of the source, 0 where unknown."""
+    """What a set says about one video. Sizes in pixels as stored.
+
+    fps, duration (seconds): of the source, 0 where unknown. actions: its labelled intervals, seconds of the source.
+    """
 
     id: str
     labels: tuple[int, ...]
@@ -29,6 +33,8 @@ class Video:
     width: int
     height: int
     fps: float
+    duration: float
+    actions: tuple[Action, ...]
 
 
 class ShardSet:
@@ -66,12 +72,14 @@ class ShardSet:
         shard, row = self._locate(index)
         _, tables = self._open(shard)
         return Video(
-            id=tables.ids[row],
-            labels=tables.labels[row],
+            id=tables.id_of(row),
+            labels=tables.labels_of(row),
             num_frames=int(tables.num_frames[row]),
             width=int(tables.width[row]),
             height=int(tables.height[row]),
             fps=float(tables.fps[row]),
+            duration=float(tables.duration[row]),
+            actions=tables.actions_of(row),
         )
 
     def read_jpegs(self, index: int, frame_indices: Sequence[int]) -> list[bytes]:
@@ -96,6 +104,13 @@ class ShardSet:
                 f"{self.path / self.manifest.shards[shard].file}: video {facts.id!r} does not decode ({error}); "
                 "run `hpcvideo shards verify`"
             ) from error
+
+    def source_frames(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of each stored frame of a video: its number in the source, uint32 [n], and when the source shows it, float32 [n]
+        seconds from its first frame on (NaN where the source has no clock)."""
+        shard, row = self._locate(index)
+        held, tables = self._open(shard)
+        return source_rows(held.descriptor, tables, row)
 
     def _locate(self, index: int) -> tuple[int, int]:
         """(shard, row in it) of a video, by bisection over the manifest's counts."""
@@ -126,9 +141,9 @@ class ShardSet:
     def _load_tables(self, shard: int) -> ShardTables:
         entry = self.manifest.shards[shard]
         tables = load_tables(self.path / entry.file)
-        if (len(tables.ids), tables.frames) != (entry.videos, entry.frames):
+        if (len(tables), tables.frames) != (entry.videos, entry.frames):
             raise OperationFailed(
-                f"{tables.path}: holds {len(tables.ids)} videos and {tables.frames} frames, the manifest says "
+                f"{tables.path}: holds {len(tables)} videos and {tables.frames} frames, the manifest says "
                 f"{entry.videos} and {entry.frames}; run `hpcvideo shards verify`"
             )
         return tables

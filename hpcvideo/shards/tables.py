@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,16 @@ import h5py
 import numpy as np
 
 from hpcvideo.errors import OperationFailed
-from hpcvideo.shards.format import FORMAT, FRAME_COLUMNS, VERSION, VIDEO_COLUMNS, Quarantined
+from hpcvideo.shards.format import (
+    ACTION_COLUMNS,
+    FORMAT,
+    FRAME_COLUMNS,
+    SOURCE_FRAME_COLUMNS,
+    VERSION,
+    VIDEO_COLUMNS,
+    Quarantined,
+)
+from hpcvideo.shards.records import Action
 
 _DAMAGE = (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError)
 """What reading a damaged HDF5 file ends in, depending on which bytes are hit."""
@@ -22,20 +32,23 @@ _DAMAGE = (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeE
 class ShardTables:
     """The tables of one shard: arrays of V videos, and where in the file the arrays of F frames lie.
 
-    first_frame, num_frames, width, height: int64 [V]; fps: float64 [V]; labels: tuples of indices; row_offsets: absolute
-    file offset of each column of /frames and of /videos/source_frame (0 where the shard holds no frame); segments:
-    int64 [S, 2], absolute begin and end of each segment.
+    ids: bytes [V], utf-8; labels: int32 [V, L], padded with -1; first_frame, num_frames, width, height: int64 [V]; fps,
+    duration: float64 [V]; actions: columns of A labelled intervals, see format.py; row_offsets: absolute file offset of each
+    column of /frames and of those of /videos that begin with source_ (0 where the shard holds no frame); segments:
+    int64 [S, 2], absolute begin and end of each segment. Arrays, not lists: a process keeps those of every shard that it
+    has touched, and forked ones share their pages.
     """
 
     path: Path
-    ids: tuple[str, ...]
-    labels: tuple[tuple[int, ...], ...]
+    ids: np.ndarray
+    labels: np.ndarray
     first_frame: np.ndarray
     num_frames: np.ndarray
     width: np.ndarray
     height: np.ndarray
     fps: np.ndarray
-    source_sha256: tuple[str, ...]
+    duration: np.ndarray
+    actions: dict[str, np.ndarray]
     frames: int
     row_offsets: dict[str, int]
     segments: np.ndarray
@@ -43,8 +56,32 @@ class ShardTables:
     encoder: dict[str, Any]
     tool_version: str
     plan: str
-    source_frame_crc32: int
+    sources_crc32: int
     complete: bool
+
+    def __len__(self) -> int:
+        """Videos in the shard."""
+        return len(self.num_frames)
+
+    def id_of(self, row: int) -> str:
+        """The id of one video."""
+        text: str = self.ids[row].decode("utf-8")
+        return text
+
+    def row_of(self, video_id: str) -> int | None:
+        """The row of the video with this id, None where it is not here."""
+        rows = np.flatnonzero(self.ids == video_id.encode("utf-8"))
+        return int(rows[0]) if len(rows) else None
+
+    def labels_of(self, row: int) -> tuple[int, ...]:
+        """All labels of one video."""
+        return tuple(int(label) for label in self.labels[row] if label >= 0)
+
+    def actions_of(self, row: int) -> tuple[Action, ...]:
+        """The labelled intervals of one video, as they were listed."""
+        first, last = np.searchsorted(self.actions["video"], [row, row + 1])
+        columns = (self.actions[name][first:last].tolist() for name in ("label", "begin", "end"))
+        return tuple(Action(*values) for values in zip(*columns, strict=True))
 
 
 class UnsoundShard(Exception):
@@ -86,12 +123,23 @@ def read_plan(path: Path) -> str | None:
         return None
 
 
-def videos_checksum(videos: h5py.Group) -> int:
-    """zlib.crc32 over the bytes of the tables with one entry a video, in the order of their names."""
+def videos_checksum(shard: h5py.File) -> int:
+    """videos_crc32 of the tables as they lie in the file, see format.py."""
+    tables = [shard["videos"][name] for name in sorted(shard["videos"]) if not name.startswith("source_")]
+    if "actions" in shard:
+        tables += [shard["actions"][name] for name in sorted(shard["actions"])]
+    return _checksum(tables)
+
+
+def sources_checksum(shard: h5py.File) -> int:
+    """sources_crc32 of the tables as they lie in the file, see format.py."""
+    return _checksum([shard["videos"][name] for name in sorted(shard["videos"]) if name.startswith("source_")])
+
+
+def _checksum(tables: Sequence[h5py.Dataset]) -> int:
     checksum = 0
-    for name in sorted(videos):
-        if name != "source_frame":
-            checksum = zlib.crc32(videos[name][:].tobytes(), checksum)
+    for table in tables:
+        checksum = zlib.crc32(table[:].tobytes(), checksum)
     return checksum
 
 
@@ -99,31 +147,35 @@ def _load(path: Path, shard: h5py.File) -> ShardTables:
     if _text(shard.attrs["format"]) != FORMAT or int(shard.attrs["version"]) != VERSION:
         found = f"{_text(shard.attrs['format'])} version {shard.attrs['version']}"
         raise UnsoundShard(f"is of format {found}, this hpcvideo reads {FORMAT} version {VERSION}")
-    if shard.attrs.get("videos_crc32") != videos_checksum(shard["videos"]):
+    if shard.attrs.get("videos_crc32") != videos_checksum(shard):
         raise UnsoundShard("its video tables are damaged")
     columns = {name: shard["videos"][name][:] for name in VIDEO_COLUMNS}
     videos = len(columns["label"])
-    ids = tuple(raw.decode("utf-8") for raw in shard["videos/id"][:])
-    digests = tuple(raw.decode("ascii") for raw in shard["videos/source_sha256"][:])
-    if {len(ids), len(digests), *map(len, columns.values())} != {videos}:
+    ids = shard["videos/id"][:]
+    sha256 = shard["videos/source_sha256"]
+    if {len(ids), len(sha256), *map(len, columns.values())} != {videos}:
         raise UnsoundShard("columns of /videos differ in length")
     frames = len(shard["frames/offset"])
     row_offsets = {name: _offset(shard["frames"][name], frames) for name in FRAME_COLUMNS}
-    row_offsets["source_frame"] = _offset(shard["videos/source_frame"], frames)
+    row_offsets |= {name: _offset(shard["videos"][name], frames) for name in SOURCE_FRAME_COLUMNS}
+    row_offsets["source_sha256"] = _offset(sha256, videos)
     if int(columns["num_frames"].sum()) != frames:
         raise UnsoundShard(f"/videos counts {int(columns['num_frames'].sum())} frames, /frames has {frames}")
-    many = shard["videos/labels"][:] if "labels" in shard["videos"] else columns["label"][:, None]
+    labels = shard["videos/labels"][:] if "labels" in shard["videos"] else columns["label"][:, None]
+    empty = {name: np.empty(0, dtype) for name, dtype in ACTION_COLUMNS.items()}
+    actions = {name: shard["actions"][name][:] for name in ACTION_COLUMNS} if "actions" in shard else empty
     segments = [(data.id.get_offset(), data.id.get_offset() + data.size) for data in shard["segments"].values()]
     return ShardTables(
         path=path,
         ids=ids,
-        labels=tuple(tuple(int(label) for label in row if label >= 0) for row in many),
+        labels=labels,
         first_frame=columns["first_frame"].astype(np.int64),
         num_frames=columns["num_frames"].astype(np.int64),
         width=columns["width"].astype(np.int64),
         height=columns["height"].astype(np.int64),
         fps=columns["fps"],
-        source_sha256=digests,
+        duration=columns["duration"],
+        actions=actions,
         frames=frames,
         row_offsets=row_offsets,
         segments=np.array(segments, dtype=np.int64).reshape(-1, 2),
@@ -131,16 +183,16 @@ def _load(path: Path, shard: h5py.File) -> ShardTables:
         encoder=json.loads(_text(shard.attrs["encoder"])),
         tool_version=_text(shard.attrs["tool_version"]),
         plan=_text(shard.attrs["plan"]),
-        source_frame_crc32=int(shard.attrs["source_frame_crc32"]),
+        sources_crc32=int(shard.attrs["sources_crc32"]),
         complete=bool(shard.attrs["complete"]),
     )
 
 
-def _offset(dataset: h5py.Dataset, frames: int) -> int:
-    if len(dataset) != frames:
-        raise UnsoundShard(f"{dataset.name} has {len(dataset)} rows, not {frames}")
+def _offset(dataset: h5py.Dataset, rows: int) -> int:
+    if len(dataset) != rows:
+        raise UnsoundShard(f"{dataset.name} has {len(dataset)} rows, not {rows}")
     offset = dataset.id.get_offset()
-    if offset is None and frames:
+    if offset is None and rows:
         raise UnsoundShard(f"{dataset.name} is not contiguous")
     return int(offset or 0)
 

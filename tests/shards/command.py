@@ -9,7 +9,7 @@ from pathlib import Path
 # What hpcvideo/cli/main.py does with this command, without the other commands' imports.
 _COMMAND = """
 import sys
-from hpcvideo.cli.shards import app
+from hpcvideo.cli.shards.commands import app
 from hpcvideo.errors import HpcvideoError
 try:
     app()

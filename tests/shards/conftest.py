@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpcvideo.shards.build import BuildOptions, build_shards
+from hpcvideo.shards.records import StoredFrame
 
 from .generated import moving_square, write_video
 
@@ -51,7 +52,7 @@ def zoo_facts(zoo: Path) -> dict[str, dict[str, str]]:
 
 
 @pytest.fixture
-def collect() -> Iterator[tuple[list[bytes], Callable[[bytes, int], None]]]:
+def collect() -> Iterator[tuple[list[bytes], Callable[[StoredFrame], None]]]:
     """A list and the `store` that fills it with JPEGs."""
     stored: list[bytes] = []
-    yield stored, lambda jpeg, source_frame: stored.append(jpeg)
+    yield stored, lambda frame: stored.append(frame.jpeg)

@@ -7,6 +7,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from hpcvideo.shards.inputs.source import Source
+
 
 def moving_square(frames: int, width: int, height: int, seed: int) -> np.ndarray:
     """uint8 [frames, height, width, 3]: a bright square that wanders over smooth noise; no two frames are equal."""
@@ -31,3 +33,8 @@ def write_video(path: Path, frames: np.ndarray, fps: int = 10, **options: str) -
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     return path
+
+
+def source_of(path: Path) -> Source:
+    """The file or frame folder as an input without labels."""
+    return Source(path.name, path, (), 0, path.is_dir())

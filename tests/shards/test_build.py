@@ -19,16 +19,17 @@ import simplejpeg
 from hpcvideo.errors import InputError, OperationFailed
 from hpcvideo.shards import ShardSet
 from hpcvideo.shards import format as shard_format
-from hpcvideo.shards.annotations import Source
 from hpcvideo.shards.build import BuildOptions, build_shards
+from hpcvideo.shards.encode_shard import write_shard
 from hpcvideo.shards.format import Encoding
+from hpcvideo.shards.inputs.decode import encode_video
+from hpcvideo.shards.inputs.source import Source
 from hpcvideo.shards.plan import PlannedShard
 from hpcvideo.shards.tables import load_tables
-from hpcvideo.shards.video_source import encode_video
-from hpcvideo.shards.writer import process_name, remove_partial_shards, write_shard
+from hpcvideo.shards.writer import process_name, remove_partial_shards
 
 from .command import run_shards, shards_command
-from .generated import moving_square, write_video
+from .generated import moving_square, source_of, write_video
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -42,7 +43,7 @@ def test_a_frame_by_pread_is_the_h5py_slice_and_the_encoders_output(videos, shar
             base = {name: data.id.get_offset() for name, data in shard["segments"].items()}
             for row, video_id in enumerate(shard["videos/id"].asstr()[:]):
                 encoded: list[bytes] = []
-                encode_video(videos / video_id, Encoding(), lambda jpeg, source_frame, to=encoded: to.append(jpeg))
+                encode_video(source_of(videos / video_id), Encoding(), lambda frame, to=encoded: to.append(frame.jpeg))
                 first, count = int(shard["videos/first_frame"][row]), int(shard["videos/num_frames"][row])
                 assert count == len(encoded)
                 assert shard["videos/source_frame"][first : first + count].tolist() == list(range(count))
@@ -91,7 +92,7 @@ def test_the_bytes_are_the_same_for_1_2_and_3_ranks_and_a_second_later(videos, s
 
 
 def test_frames_fill_segments_without_crossing_one(tmp_path, videos, monkeypatch):
-    monkeypatch.setattr("hpcvideo.shards.writer.SEGMENT_BYTES", 20_000)
+    monkeypatch.setattr("hpcvideo.shards.content.SEGMENT_BYTES", 20_000)
     build_shards(videos, tmp_path, videos / "list.csv")
     tables = load_tables(tmp_path / "shard-00000.h5")
     sizes = np.diff(tables.segments, axis=1)
@@ -148,7 +149,8 @@ def test_many_labels_are_padded(tmp_path, videos):
     with h5py.File(tmp_path / "shard-00000.h5") as shard:
         assert shard["videos/labels"][:].tolist() == [[2, 5], [-1, -1], [7, -1]]
         assert shard["videos/label"][:].tolist() == [2, -1, 7]
-    assert load_tables(tmp_path / "shard-00000.h5").labels == ((2, 5), (), (7,))
+    tables = load_tables(tmp_path / "shard-00000.h5")
+    assert [tables.labels_of(row) for row in range(3)] == [(2, 5), (), (7,)]
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcvideo.errors import InputError
-from hpcvideo.shards.annotations import Source
 from hpcvideo.shards.format import Encoding
+from hpcvideo.shards.inputs.source import Source
 from hpcvideo.shards.plan import (
     STORED_OVER_SOURCE_BYTES,
     PlannedShard,

@@ -14,7 +14,7 @@ import simplejpeg
 
 from hpcvideo.errors import HpcvideoError
 from hpcvideo.shards.format import shard_index
-from hpcvideo.shards.frames import BadFrame, check_frames, frame_rows, source_frames_are_sound
+from hpcvideo.shards.frames import BadFrame, check_frames, frame_rows, sources_are_sound
 from hpcvideo.shards.manifest import ShardEntry, file_problem, read_manifest
 from hpcvideo.shards.tables import ShardTables, UnsoundShard, read_tables
 
@@ -70,16 +70,16 @@ def verify_shards(
                 done += entry.frames
                 progress(done, total)
                 continue
-            videos += len(tables.ids)
+            videos += len(tables)
             frames += tables.frames
             problems += _check_file(folder / entry.file, entry, tables)
             descriptor = os.open(folder / entry.file, os.O_RDONLY)
             try:
                 checks = threads.map(
-                    lambda row, held=descriptor, of=tables: _check_video(held, of, row, decode), range(len(tables.ids))
+                    lambda row, held=descriptor, of=tables: _check_video(held, of, row, decode), range(len(tables))
                 )
                 for row, bad in enumerate(checks):
-                    problems += [Problem(entry.file, tables.ids[row], each.frame, each.reason) for each in bad]
+                    problems += [Problem(entry.file, tables.id_of(row), each.frame, each.reason) for each in bad]
                     done += int(tables.num_frames[row])
                     progress(done, total)
             finally:
@@ -92,20 +92,20 @@ def _check_file(path: Path, entry: ShardEntry, tables: ShardTables) -> Iterator[
     with path.open("rb") as stream:
         if hashlib.file_digest(stream, "sha256").hexdigest() != entry.sha256:
             yield Problem(entry.file, None, None, "SHA-256 differs from the manifest's")
-        if not source_frames_are_sound(stream.fileno(), tables):
-            yield Problem(entry.file, None, None, "its table of source frames is damaged")
+        if not sources_are_sound(stream.fileno(), tables):
+            yield Problem(entry.file, None, None, "its tables of the sources are damaged")
     if not tables.complete:
         yield Problem(entry.file, None, None, "not marked complete")
-    if (len(tables.ids), tables.frames) != (entry.videos, entry.frames):
+    if (len(tables), tables.frames) != (entry.videos, entry.frames):
         yield Problem(
             entry.file,
             None,
             None,
-            f"{len(tables.ids)} videos and {tables.frames} frames, the manifest says {entry.videos} and {entry.frames}",
+            f"{len(tables)} videos and {tables.frames} frames, the manifest says {entry.videos} and {entry.frames}",
         )
     starts = np.concatenate([[0], np.cumsum(tables.num_frames)])[:-1]
     for row in np.flatnonzero(starts != tables.first_frame):
-        yield Problem(entry.file, tables.ids[row], None, "its first frame is not where the video before it ends")
+        yield Problem(entry.file, tables.id_of(row), None, "its first frame is not where the video before it ends")
 
 
 def _check_video(descriptor: int, tables: ShardTables, row: int, decode: bool) -> list[BadFrame]:

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from hpcvideo.shards.container_length import stated_bytes
 from hpcvideo.shards.format import Encoding
-from hpcvideo.shards.video_source import BrokenVideo, encode_video, frame_files, stored_size
+from hpcvideo.shards.inputs.container_length import stated_bytes
+from hpcvideo.shards.inputs.decode import BrokenVideo, encode_video, frame_files, stored_size
+from hpcvideo.shards.records import StoredFrame
 
-from .generated import moving_square, write_video
+from ..generated import moving_square, source_of, write_video
 
 
 def cut(source: Path, target: Path, bytes_kept: int) -> Path:
@@ -24,24 +25,24 @@ def cut(source: Path, target: Path, bytes_kept: int) -> Path:
 
 def test_every_file_of_the_codec_zoo_gives_its_frames_or_is_refused(zoo, zoo_facts):
     for name, facts in zoo_facts.items():
-        stored: list[tuple[bytes, int]] = []
+        stored: list[StoredFrame] = []
         if facts["decode_error"]:
             with pytest.raises(BrokenVideo, match=f"after {facts['decoded_frames']} frames: {facts['decode_error']}"):
-                encode_video(zoo / name, Encoding(), lambda *frame, to=stored: to.append(frame))
+                encode_video(source_of(zoo / name), Encoding(), lambda frame, to=stored: to.append(frame))
             continue
-        found = encode_video(zoo / name, Encoding(), lambda *frame, to=stored: to.append(frame))
+        found = encode_video(source_of(zoo / name), Encoding(), lambda frame, to=stored: to.append(frame))
         assert found.num_frames == len(stored) == int(facts["decoded_frames"]), name
         assert found.source_sha256 == facts["sha256"]
         assert found.fps == pytest.approx(float(facts["avg_fps"]), abs=0.01)
-        assert [source_frame for _, source_frame in stored] == list(range(len(stored)))
-        assert {simplejpeg.decode_jpeg_header(jpeg)[:2] for jpeg, _ in stored} == {(found.height, found.width)}
+        assert [frame.source_frame for frame in stored] == list(range(len(stored)))
+        assert {simplejpeg.decode_jpeg_header(frame.jpeg)[:2] for frame in stored} == {(found.height, found.width)}
         assert min(found.width, found.height) == min(256, int(facts["width"]), int(facts["height"]))
 
 
 @pytest.mark.parametrize("name", ["rotated90.mov", "nasa_rotated_17f.mp4", "k400_340x256_h264_300f.mp4"])
 def test_frames_are_turned_and_coloured_as_opencv_shows_them(zoo, collect, name):
     stored, store = collect
-    encode_video(zoo / name, Encoding(short_side=4096, quality=95), store)
+    encode_video(source_of(zoo / name), Encoding(short_side=4096, quality=95), store)
     capture = cv2.VideoCapture(str(zoo / name))
     for jpeg in stored[:3]:
         reference = capture.read()[1][..., ::-1].astype(int)
@@ -56,7 +57,7 @@ def test_frames_are_turned_and_coloured_as_opencv_shows_them(zoo, collect, name)
 def test_a_real_file_cut_short_is_refused(zoo, tmp_path, name, part):
     broken = cut(zoo / name, tmp_path / name, int((zoo / name).stat().st_size * part))
     with pytest.raises(BrokenVideo):
-        encode_video(broken, Encoding(), lambda jpeg, source_frame: None)
+        encode_video(source_of(broken), Encoding(), lambda frame: None)
 
 
 @pytest.mark.parametrize(
@@ -66,16 +67,16 @@ def test_a_file_that_lost_its_last_byte_is_refused(tmp_path, suffix, options):
     whole = write_video(tmp_path / f"whole{suffix}", moving_square(20, 96, 64, 1), **options)
     size = whole.stat().st_size
     assert stated_bytes(whole) == size
-    assert encode_video(whole, Encoding(), lambda jpeg, source_frame: None).num_frames == 20
+    assert encode_video(source_of(whole), Encoding(), lambda frame: None).num_frames == 20
     for kept in (size - 1, int(size * 0.6)):
         with pytest.raises(BrokenVideo):
-            encode_video(cut(whole, tmp_path / f"cut{suffix}", kept), Encoding(), lambda jpeg, source_frame: None)
+            encode_video(source_of(cut(whole, tmp_path / f"cut{suffix}", kept)), Encoding(), lambda frame: None)
 
 
 def test_a_live_recording_of_unknown_length_is_taken(tmp_path):
     live = write_video(tmp_path / "live.mkv", moving_square(12, 96, 64, 1), live="1")
     assert stated_bytes(live) != live.stat().st_size
-    assert encode_video(live, Encoding(), lambda jpeg, source_frame: None).num_frames == 12
+    assert encode_video(source_of(live), Encoding(), lambda frame: None).num_frames == 12
 
 
 def test_an_edit_list_shows_its_part_and_is_no_truncation(zoo, tmp_path, collect):
@@ -84,7 +85,7 @@ def test_an_edit_list_shows_its_part_and_is_no_truncation(zoo, tmp_path, collect
     edit = content.find(b"elst") + 12
     content[edit : edit + 8] = (2000).to_bytes(4, "big") + (1024 + 2 * 12800).to_bytes(4, "big")
     (tmp_path / "trimmed.mp4").write_bytes(content)
-    encode_video(tmp_path / "trimmed.mp4", Encoding(short_side=64), store)
+    encode_video(source_of(tmp_path / "trimmed.mp4"), Encoding(short_side=64), store)
     assert len(stored) == 50  # 2 s at 25 frames/s
 
 
@@ -101,7 +102,7 @@ def test_repeated_frames_that_an_avi_leaves_out_are_no_truncation(tmp_path, coll
         container.mux(stream.encode())
     with av.open(str(path)) as container:
         assert container.streams.video[0].frames > 12
-    encode_video(path, Encoding(), store)
+    encode_video(source_of(path), Encoding(), store)
     assert len(stored) == 12
 
 
@@ -110,7 +111,7 @@ def test_repeated_frames_that_an_avi_leaves_out_are_no_truncation(tmp_path, coll
 def test_junk_after_the_end_is_no_truncation(tmp_path, suffix, junk):
     path = write_video(tmp_path / f"a{suffix}", moving_square(12, 96, 64, 1))
     path.write_bytes(path.read_bytes() + junk)
-    assert encode_video(path, Encoding(), lambda jpeg, source_frame: None).num_frames == 12
+    assert encode_video(source_of(path), Encoding(), lambda frame: None).num_frames == 12
 
 
 def test_frames_are_counted_where_the_container_states_no_length(zoo, tmp_path):
@@ -120,14 +121,14 @@ def test_frames_are_counted_where_the_container_states_no_length(zoo, tmp_path):
     broken.write_bytes(content)
     assert stated_bytes(broken) is None
     with pytest.raises(BrokenVideo, match="92 frames decode of the 164 that its container states"):
-        encode_video(broken, Encoding(), lambda jpeg, source_frame: None)
+        encode_video(source_of(broken), Encoding(), lambda frame: None)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a video at all" * 100])
 def test_a_file_without_video_is_refused_with_a_reason(tmp_path, content):
     (tmp_path / "a.mp4").write_bytes(content)
     with pytest.raises(BrokenVideo, match=r"\w+"):
-        encode_video(tmp_path / "a.mp4", Encoding(), lambda jpeg, source_frame: None)
+        encode_video(source_of(tmp_path / "a.mp4"), Encoding(), lambda frame: None)
 
 
 def test_a_file_with_sound_only_is_refused(tmp_path):
@@ -138,7 +139,7 @@ def test_a_file_with_sound_only_is_refused(tmp_path):
         container.mux(stream.encode(sound))
         container.mux(stream.encode(None))
     with pytest.raises(BrokenVideo, match="no video stream"):
-        encode_video(tmp_path / "sound.wav", Encoding(), lambda jpeg, source_frame: None)
+        encode_video(source_of(tmp_path / "sound.wav"), Encoding(), lambda frame: None)
 
 
 def frame_folder(folder: Path, frames: np.ndarray) -> Path:
@@ -152,7 +153,7 @@ def test_small_jpeg_frames_are_kept_byte_for_byte_in_natural_order(tmp_path, col
     stored, store = collect
     folder = frame_folder(tmp_path / "clip", moving_square(12, 96, 64, 3))
     (folder / "notes.txt").write_text("left alone")
-    facts = encode_video(folder, Encoding(), store)
+    facts = encode_video(source_of(folder), Encoding(), store)
     assert stored == [(folder / f"img_{index}.jpg").read_bytes() for index in range(1, 13)]
     assert (facts.num_frames, facts.width, facts.height, facts.fps) == (12, 96, 64, 0.0)
     assert [path.name for path in frame_files(folder)][8:11] == ["img_9.jpg", "img_10.jpg", "img_11.jpg"]
@@ -162,7 +163,7 @@ def test_large_jpeg_frames_shrink_by_area(tmp_path, collect):
     stored, store = collect
     frames = moving_square(2, 161, 101, 3)
     folder = frame_folder(tmp_path / "clip", frames)
-    facts = encode_video(folder, Encoding(short_side=50, quality=95), store)
+    facts = encode_video(source_of(folder), Encoding(short_side=50, quality=95), store)
     assert (facts.width, facts.height) == (80, 50) == stored_size(161, 101, 50)
     whole = simplejpeg.decode_jpeg((folder / "img_1.jpg").read_bytes())
     expected = cv2.resize(whole, (80, 50), interpolation=cv2.INTER_AREA)
@@ -180,7 +181,7 @@ def test_a_frame_folder_with_one_bad_frame_is_refused_by_name(tmp_path, damage):
     else:
         bad.write_bytes(simplejpeg.encode_jpeg(moving_square(1, 80, 64, 3)[0]))
     with pytest.raises(BrokenVideo, match=r"img_4\.jpg"):
-        encode_video(folder, Encoding(), lambda jpeg, source_frame: None)
+        encode_video(source_of(folder), Encoding(), lambda frame: None)
 
 
 def test_frames_are_never_enlarged():

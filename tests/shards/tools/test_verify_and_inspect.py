@@ -15,12 +15,12 @@ import simplejpeg
 
 from hpcvideo.errors import InputError
 from hpcvideo.shards import ShardSet
-from hpcvideo.shards.inspect import inspect_set, inspect_shard, inspect_video, tile_frames, write_contact_sheet
 from hpcvideo.shards.tables import videos_checksum
-from hpcvideo.shards.verify import Problem, verify_shards
+from hpcvideo.shards.tools.inspect import inspect_set, inspect_shard, inspect_video, tile_frames, write_contact_sheet
+from hpcvideo.shards.tools.verify import Problem, verify_shards
 
-from .command import run_shards
-from .test_reader import flip_byte_of
+from ..command import run_shards
+from ..test_reader import flip_byte_of
 
 
 @pytest.fixture
@@ -77,13 +77,13 @@ def test_damage_to_the_tables_is_found(damaged):
     with h5py.File(damaged / "shard-00000.h5", "r+") as shard:
         shard["frames/offset"][1] = 2**63
         shard["videos/width"][2] = 33
-        shard.attrs.modify("videos_crc32", np.uint32(videos_checksum(shard["videos"])))
+        shard.attrs.modify("videos_crc32", np.uint32(videos_checksum(shard)))
         shard["videos/source_frame"][5] ^= 1
         shard.attrs.modify("complete", np.uint8(0))
     found = what_of(damaged)
     assert "SHA-256 differs from the manifest's" in found
     assert "not marked complete" in found
-    assert "its table of source frames is damaged" in found
+    assert "its tables of the sources are damaged" in found
     assert "its table entry points outside the segments" in found
     assert sum("its video 33x" in what for what in found) == ShardSet(damaged).video(2).num_frames
 

@@ -8,25 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from hpcvideo.errors import InputError
+from hpcvideo.shards.inputs.decode import frame_files, natural_order
+from hpcvideo.shards.inputs.source import Source
 from hpcvideo.shards.manifest import MANIFEST, read_manifest
-from hpcvideo.shards.video_source import frame_files, natural_order
 
 VIDEO_SUFFIXES = frozenset(
     {".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"}
     | {".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
 )
 """What counts as a video in a folder a class; a list may name files of any suffix."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """One input. `id` is its path as listed (posix); `labels` are indices; `bytes` is the size of file or folder."""
-
-    id: str
-    path: Path
-    labels: tuple[int, ...]
-    bytes: int
-    is_folder: bool
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import simplejpeg
 
 from hpcvideo.errors import HpcvideoError, InputError, OperationFailed
 from hpcvideo.shards.format import Quarantined
-from hpcvideo.shards.frames import decode_frames, read_jpegs
+from hpcvideo.shards.frames import decode_frames, read_jpegs, source_sha256
 from hpcvideo.shards.manifest import read_manifest
 from hpcvideo.shards.reader import ShardSet
 from hpcvideo.shards.tables import ShardTables, load_tables
@@ -41,7 +41,7 @@ def inspect_shard(path: Path) -> dict[str, Any]:
     """
     tables = load_tables(path)
     names = _label_names(path)
-    counts = sorted(Counter(label for labels in tables.labels for label in labels).items())
+    counts = sorted(Counter(tables.labels[tables.labels >= 0].tolist()).items())
     return {
         "file": path.name,
         "bytes": path.stat().st_size,
@@ -50,14 +50,14 @@ def inspect_shard(path: Path) -> dict[str, Any]:
         "encoder": tables.encoder,
         "plan": tables.plan,
         "segments": len(tables.segments),
-        "videos": len(tables.ids),
+        "videos": len(tables),
         "frames": tables.frames,
         "frames_per_video": {
-            "min": int(tables.num_frames.min()) if tables.ids else 0,
+            "min": int(tables.num_frames.min()) if len(tables) else 0,
             "max": int(tables.num_frames.max(initial=0)),
         },
         "videos_per_label": {names[label] if label < len(names) else str(label): count for label, count in counts},
-        "ids": list(tables.ids),
+        "ids": [tables.id_of(row) for row in range(len(tables))],
         "quarantined": [asdict(entry) for entry in tables.quarantined],
     }
 
@@ -73,16 +73,23 @@ def _label_names(path: Path) -> tuple[str, ...]:
 def inspect_video(path: Path, video_id: str) -> dict[str, Any]:
     """Facts of one video of a set (a folder) or of a shard (a file). InputError where it is not there."""
     tables, row = _find(path, video_id)
+    descriptor = os.open(tables.path, os.O_RDONLY)
+    try:
+        digest = source_sha256(descriptor, tables, row)
+    finally:
+        os.close(descriptor)
     return {
         "id": video_id,
         "shard": tables.path.name,
         "row": row,
-        "labels": list(tables.labels[row]),
+        "labels": list(tables.labels_of(row)),
         "num_frames": int(tables.num_frames[row]),
         "width": int(tables.width[row]),
         "height": int(tables.height[row]),
         "fps": float(tables.fps[row]),
-        "source_sha256": tables.source_sha256[row],
+        "duration": float(tables.duration[row]),
+        "actions": [asdict(action) for action in tables.actions_of(row)],
+        "source_sha256": digest,
     }
 
 
@@ -141,8 +148,9 @@ def _find(path: Path, video_id: str) -> tuple[ShardTables, int]:
         quarantined = manifest.quarantined
     for shard in shards:
         tables = load_tables(shard)
-        if video_id in tables.ids:
-            return tables, tables.ids.index(video_id)
+        row = tables.row_of(video_id)
+        if row is not None:
+            return tables, row
         quarantined += tables.quarantined
     for entry in quarantined:
         if entry.source == video_id:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from hpcvideo.errors import InputError
-from hpcvideo.shards.annotations import read_label_names, read_sources
+from hpcvideo.shards.annotations.read import read_label_names, read_sources
 
-from .command import run_shards
+from ..command import run_shards
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ import numpy as np
 import simplejpeg
 from av.error import FFmpegError
 
-from hpcvideo.shards.container_length import stated_bytes
 from hpcvideo.shards.format import SEGMENT_BYTES, Encoding
+from hpcvideo.shards.inputs.container_length import stated_bytes
+from hpcvideo.shards.inputs.source import Source
+from hpcvideo.shards.records import StoredFrame
 
 FRAME_SUFFIXES = (".jpg", ".jpeg")
 _READ_BYTES = 1 << 20
@@ -27,17 +30,18 @@ class BrokenVideo(Exception):
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """What a source turned out to be. Sizes in pixels as stored; `fps` 0 where unknown."""
+    """What a source turned out to be. Sizes in pixels as stored; `fps` and `duration` (seconds) 0 where unknown."""
 
     width: int
     height: int
     fps: float
+    duration: float
     num_frames: int
     source_sha256: str
 
 
-def encode_video(source: Path, encoding: Encoding, store: Callable[[bytes, int], None]) -> VideoFacts:
-    """Decode a source and hand each frame to `store(jpeg, source_frame)` in order of presentation.
+def encode_video(source: Source, encoding: Encoding, store: Callable[[StoredFrame], None]) -> VideoFacts:
+    """Decode a source and hand each frame to `store` in order of presentation.
 
     A file is decoded with FFmpeg in one thread: first video stream, display rotation applied, audio ignored.
     A folder holds one JPEG a frame (`.jpg`, `.jpeg`), in natural order of names; its digest is SHA-256 over
@@ -45,9 +49,9 @@ def encode_video(source: Path, encoding: Encoding, store: Callable[[bytes, int],
     averaging); a JPEG that needs no resize is kept byte for byte after it was decoded once.
     Raises BrokenVideo where anything does not decode: the caller must drop what was stored of this source.
     """
-    if source.is_dir():
-        return _encode_folder(source, encoding, store)
-    return _encode_file(source, encoding, store)
+    if source.is_folder:
+        return _encode_folder(source.path, encoding, store)
+    return _encode_file(source.path, encoding, store)
 
 
 def stored_size(width: int, height: int, short_side: int) -> tuple[int, int]:
@@ -71,7 +75,7 @@ def frame_files(folder: Path) -> list[Path]:
     return sorted((path for path in names if not path.name.startswith(".")), key=lambda path: natural_order(path.name))
 
 
-def _encode_file(source: Path, encoding: Encoding, store: Callable[[bytes, int], None]) -> VideoFacts:
+def _encode_file(source: Path, encoding: Encoding, store: Callable[[StoredFrame], None]) -> VideoFacts:
     digest, size = hashlib.sha256(), 0
     try:
         with source.open("rb") as stream:
@@ -83,24 +87,26 @@ def _encode_file(source: Path, encoding: Encoding, store: Callable[[bytes, int],
         raise BrokenVideo(f"cannot be read: {error.strerror}") from error
     if stated is not None and size < stated:
         raise BrokenVideo(f"cut short: {size} bytes of the {stated} that its container states")
-    count, shape, fps = 0, (0, 0), 0.0
+    count, shape, fps, first, end = 0, (0, 0), 0.0, 0.0, 0.0
     try:
         with av.open(str(source), mode="r") as container:
             fps = _frame_rate(container)
-            for image in _decoded_frames(container, stated is not None):
+            for image, begin, shown in _decoded_frames(container, stated is not None):
                 if count and image.shape[:2] != shape:
                     raise BrokenVideo(
                         f"frame {count} is {image.shape[1]}x{image.shape[0]} after frames of {shape[1]}x{shape[0]}"
                     )
                 shape = (image.shape[0], image.shape[1])
-                store(_to_jpeg(image, encoding), count)
+                first = begin if not count else first
+                store(StoredFrame(_to_jpeg(image, encoding), count, begin - first))
+                end = begin + shown
                 count += 1
     except FFmpegError as error:
         raise BrokenVideo(f"after {count} frames: {type(error).__name__}: {error.strerror}") from error
     if not count:
         raise BrokenVideo("no frame decodes")
     width, height = stored_size(shape[1], shape[0], encoding.short_side)
-    return VideoFacts(width, height, fps, count, digest.hexdigest())
+    return VideoFacts(width, height, fps, end - first, count, digest.hexdigest())
 
 
 def _frame_rate(container: av.container.InputContainer) -> float:
@@ -110,11 +116,15 @@ def _frame_rate(container: av.container.InputContainer) -> float:
     return float(stream.average_rate or stream.guessed_rate or 0)
 
 
-def _decoded_frames(container: av.container.InputContainer, length_is_proven: bool) -> Iterator[np.ndarray]:
-    """Frames as uint8 [height, width, 3] RGB, turned as they are to be shown; BrokenVideo at the first doubt."""
+def _decoded_frames(
+    container: av.container.InputContainer, length_is_proven: bool
+) -> Iterator[tuple[np.ndarray, float, float]]:
+    """Of each frame its pixels, uint8 [height, width, 3] RGB, turned as they are to be shown, the second at which it is
+    shown, and for how many; BrokenVideo at the first doubt."""
     stream = container.streams.video[0]
     stream.codec_context.thread_count = 1
-    count = 0
+    rate = _frame_rate(container) or 25.0
+    count, time = 0, 0.0
     for packet in container.demux(stream):
         if packet.is_corrupt:
             raise BrokenVideo(f"after {count} frames: corrupt packet")
@@ -122,14 +132,17 @@ def _decoded_frames(container: av.container.InputContainer, length_is_proven: bo
             if frame.is_corrupt:
                 raise BrokenVideo(f"frame {count} is corrupt")
             image = frame.to_ndarray(format="rgb24")
-            yield np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90) % 4))
+            seconds = time + 1 / rate if frame.time is None and count else float(frame.time or 0)
+            time = seconds
+            shown = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 1 / rate
+            yield np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90) % 4)), seconds, shown
             count += 1
     # Only where the file's length proves nothing: edit lists and repeated frames of AVI make the count a bad witness.
     if not length_is_proven and count < stream.frames:
         raise BrokenVideo(f"{count} frames decode of the {stream.frames} that its container states")
 
 
-def _encode_folder(source: Path, encoding: Encoding, store: Callable[[bytes, int], None]) -> VideoFacts:
+def _encode_folder(source: Path, encoding: Encoding, store: Callable[[StoredFrame], None]) -> VideoFacts:
     digest = hashlib.sha256()
     files = frame_files(source)
     if not files:
@@ -150,9 +163,9 @@ def _encode_folder(source: Path, encoding: Encoding, store: Callable[[bytes, int
         shape = (image.shape[0], image.shape[1])
         digest.update(f"{path.name}\0{len(jpeg)}\0".encode() + jpeg)
         kept = min(shape) <= encoding.short_side and len(jpeg) <= SEGMENT_BYTES
-        store(jpeg if kept else _to_jpeg(image, encoding), index)
+        store(StoredFrame(jpeg if kept else _to_jpeg(image, encoding), index, math.nan))
     width, height = stored_size(shape[1], shape[0], encoding.short_side)
-    return VideoFacts(width, height, 0.0, len(files), digest.hexdigest())
+    return VideoFacts(width, height, 0.0, 0.0, len(files), digest.hexdigest())
 
 
 def _to_jpeg(image: np.ndarray, encoding: Encoding) -> bytes:

@@ -1,0 +1,1 @@
+"""`hpcvideo shards`: one file a command; commands.py puts them together."""

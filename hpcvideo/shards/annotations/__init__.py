@@ -1,0 +1,1 @@
+"""Which videos there are and what they show: annotation files of many data sets, or a folder a class."""

@@ -1,0 +1,1 @@
+"""Look after shard sets: check, look into, count, and make new sets of old ones."""
