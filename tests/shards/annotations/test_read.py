@@ -8,9 +8,15 @@ from pathlib import Path
 import pytest
 
 from hpcvideo.errors import InputError
-from hpcvideo.shards.annotations.read import read_label_names, read_sources
+from hpcvideo.shards.annotations.label_map import read_label_names
+from hpcvideo.shards.annotations.read import read_sources
 
 from ..command import run_shards
+
+
+def sources_and_names(*arguments):
+    listed = read_sources(*arguments)
+    return listed.sources, listed.label_names
 
 
 @pytest.fixture
@@ -28,7 +34,7 @@ def write(path: Path, text: str) -> Path:
 
 
 def test_a_folder_a_class_names_the_labels(source):
-    sources, names = read_sources(source, None, None)
+    sources, names = sources_and_names(source, None, None)
     assert names == ("jump", "run")
     assert {(entry.id, entry.labels, entry.is_folder, entry.bytes) for entry in sources} == {
         ("jump/c.webm", (0,), False, 7),
@@ -42,13 +48,13 @@ def test_a_folder_a_class_names_the_labels(source):
 def test_lists_are_read_in_either_form_with_other_columns_in_any_order(source, tmp_path, separator):
     lines = [["label", "split", "path"], ["walk", "train", "run/a.mp4"], ["hop", "val", "./jump/c.webm"]]
     listed = write(tmp_path / "list", "\ufeff" + "\r\n".join(separator.join(line) for line in lines) + "\r\n\r\n")
-    sources, names = read_sources(source, listed, None)
+    sources, names = sources_and_names(source, listed, None)
     assert names == ("hop", "walk")
     assert [(entry.id, entry.labels) for entry in sources] == [("run/a.mp4", (1,)), ("jump/c.webm", (0,))]
 
 
 def test_integer_labels_are_the_indices(source, tmp_path):
-    sources, names = read_sources(source, write(tmp_path / "l.csv", "path,label\nrun/a.mp4,10\nrun/b.mkv,2\n"), None)
+    sources, names = sources_and_names(source, write(tmp_path / "l.csv", "path,label\nrun/a.mp4,10\nrun/b.mkv,2\n"), None)
     assert [entry.labels for entry in sources] == [(10,), (2,)]
     assert names == tuple(str(index) for index in range(11))
 
@@ -56,9 +62,9 @@ def test_integer_labels_are_the_indices(source, tmp_path):
 def test_a_label_file_or_another_set_fixes_the_map(source, tmp_path, shard_set):
     listed = write(tmp_path / "l.csv", "path,label\nrun/a.mp4,run\nrun/b.mkv,walk\n")
     names_file = write(tmp_path / "names.txt", "walk\nrun\nsit\n")
-    sources, names = read_sources(source, listed, names_file)
+    sources, names = sources_and_names(source, listed, names_file)
     assert ([entry.labels for entry in sources], names) == ([(1,), (0,)], ("walk", "run", "sit"))
-    sources, names = read_sources(source, listed, shard_set / "manifest.json")
+    sources, names = sources_and_names(source, listed, shard_set / "manifest.json")
     assert ([entry.labels for entry in sources], names) == ([(1,), (2,)], ("jump", "run", "walk"))
     assert read_label_names(shard_set) == names
 
