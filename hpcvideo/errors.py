@@ -1,4 +1,4 @@
-"""The two ways a command can fail; everything else is a defect and keeps its traceback."""
+"""The ways a command can end before its work is done; everything else is a defect and keeps its traceback."""
 
 
 class HpcvideoError(Exception):
@@ -17,3 +17,12 @@ class OperationFailed(HpcvideoError):
     """What was asked for is sound but did not work out (disk full, corrupt bytes, a job that failed): exit code 1."""
 
     exit_code = 1
+
+
+class Stopped(HpcvideoError):
+    """It was asked to stop, as before a time limit, and left what the same command goes on from: exit code 75.
+
+    EX_TEMPFAIL of sysexits.h: a batch script can tell it from a failure and requeue itself.
+    """
+
+    exit_code = 75

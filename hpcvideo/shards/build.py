@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import socket
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import cv2
+from typing import Literal
 
 from hpcvideo import __version__
-from hpcvideo.errors import InputError, OperationFailed
-from hpcvideo.shards.annotations.read import read_sources
-from hpcvideo.shards.encode_shard import write_shard
-from hpcvideo.shards.format import Encoding, Quarantined, shard_index, shard_name
-from hpcvideo.shards.inputs.source import Source
-from hpcvideo.shards.manifest import (
-    MANIFEST,
-    DamagedManifest,
-    Manifest,
-    ShardEntry,
-    read_manifest,
-    size_problem,
-    write_manifest,
-)
-from hpcvideo.shards.plan import PlannedShard, assign_to_ranks, plan_digest, plan_shards
+from hpcvideo.errors import OperationFailed, Stopped
+from hpcvideo.shards.build_lock import BuildLock, forget_lock
+from hpcvideo.shards.build_options import BuildOptions, Inputs
+from hpcvideo.shards.build_plan import BuildPlan, check_request, make_plan, remove_set
+from hpcvideo.shards.encode_shard import Decoding, write_shards
+from hpcvideo.shards.format import Quarantined, shard_name
+from hpcvideo.shards.manifest import MANIFEST, Manifest, write_manifest
+from hpcvideo.shards.plan import PlannedShard, assign_to_ranks
 from hpcvideo.shards.ranks import Ranks
-from hpcvideo.shards.tables import read_plan
+from hpcvideo.shards.stopping import StopSignals
 from hpcvideo.shards.writer import (
+    Unfinished,
     WrittenShard,
     check_shard,
     describe_shard,
@@ -38,25 +28,15 @@ from hpcvideo.shards.writer import (
     remove_partial_shards,
 )
 
-_DYING_SECONDS = 3.0
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """How to build. `short_side` in pixels, `quality` of JPEG (1..100), `shard_megabytes` in MiB, `seed` of the shuffle."""
-
-    short_side: int = 256
-    quality: int = 85
-    shard_megabytes: int = 2048
-    videos_per_shard: int | None = None
-    seed: int = 0
+__all__ = ["BuildOptions", "BuildResult", "build_shards"]
 
 
 @dataclass(frozen=True)
 class BuildResult:
     """What rank 0 found at the end; the same on all ranks.
 
-    Of an earlier build, `kept_shards` were there whole; `damaged_shards` were there and are written anew.
+    Of an earlier build, `kept_shards` were there whole; `damaged_shards` were there and are written anew. `missing` of those
+    that are quarantined were listed and not there.
     """
 
     folder: Path
@@ -68,26 +48,24 @@ class BuildResult:
     frames: int
     bytes: int
     quarantined: tuple[Quarantined, ...]
+    missing: int
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """`found`: the SHA-256 that a manifest states of each shard that seems whole, None where there is no manifest."""
+class _Share:
+    """What one rank has to do: shards to write, and shards of an earlier build to check, with the SHA-256 where known."""
 
-    shards: tuple[PlannedShard, ...]
-    found: dict[int, str | None]
-    damaged: int
-    label_names: tuple[str, ...]
-    digest: str
-    warnings: tuple[str, ...]
+    unfinished: list[PlannedShard]
+    found: list[tuple[PlannedShard, str | None]]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Part:
-    """What one rank brings: its shards, and how many of them lay there damaged."""
+    """What one rank brings: its shards, how many of them lay there damaged, and whether it was stopped before the end."""
 
-    written: dict[int, WrittenShard]
-    damaged: int
+    written: dict[int, WrittenShard] = field(default_factory=dict)
+    damaged: int = 0
+    stopped: bool = False
 
 
 def build_shards(
@@ -99,186 +77,123 @@ def build_shards(
     overwrite: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
     warn: Callable[[str], None] = lambda sentence: None,
+    format: str = "auto",
+    subset: str | None = None,
+    split: int | None = None,
+    missing: Literal["refuse", "skip"] = "refuse",
 ) -> BuildResult:
     """Turn the videos below `source` into a shard set in `out`; collective under mpiexec and `srun --mpi=pmi2`.
 
-    annotations, labels: see annotations.read_sources. A killed build goes on where it was when it is run again: finished
-    shards are kept, and the result is the same to the byte, for any number of ranks. A shard of an earlier build is read
-    through before it is kept; a damaged one is written anew. A video that does not decode whole is left out and listed.
-    `progress(done, total)` counts videos over all ranks, on rank 0, and `warn` is told there of likely mistakes.
+    source, annotations, labels, format, subset, split, missing: see annotations.read_sources. A killed build goes on where
+    it was when it is run again: finished shards are kept, and the result is the same to the byte, for any number of ranks
+    and workers. A shard of an earlier build is read through before it is kept; a damaged one is written anew. A video that
+    does not decode whole, crashes its decoder twice or takes longer than options.video_seconds is left out and listed.
+    SIGTERM and SIGUSR2 on any rank (in its main thread) let each rank finish the video it is at, for ten seconds at most;
+    what there is of its shard is kept, and Stopped is raised. `progress(done, total)` counts videos over all ranks, on rank
+    0, and `warn` is told there of likely mistakes.
     Raises InputError for unusable inputs, options, and for a set in `out` that was made of something else (unless
-    `overwrite`, which deletes that set first); OperationFailed where writing fails, or no video at all decodes.
+    `overwrite`, which deletes that set first), or is being built by another; OperationFailed where writing fails, or no
+    video at all decodes; Stopped as said.
     """
     options = options or BuildOptions()
-    ranks = Ranks()
-    cv2.setNumThreads(1)  # ranks are the parallelism; frames this small only lose by more threads
-    encoding = Encoding(options.short_side, options.quality)
-    plan = ranks.agree(lambda: _prepare(source, out, annotations, labels, options, encoding, overwrite))
-    total = sum(len(shard.sources) for shard in plan.shards)
-    done = sum(len(shard.sources) for shard in plan.shards if shard.index in plan.found)
-    if ranks.rank == 0:
-        for sentence in plan.warnings:
-            warn(sentence)
-        progress(done, total)
+    inputs = Inputs(source, annotations, labels, format, subset, split, missing)
+    with StopSignals() as signals, ExitStack() as held:
+        ranks = Ranks(lambda: signals.received is not None)
+        plan: BuildPlan | None = None
+        lock: BuildLock | None = None
+        done, total = 0, 0
 
-    def count(more: int) -> None:
-        nonlocal done
-        done += more
-        progress(done, total)
+        def prepare() -> None:
+            nonlocal plan, lock, done, total
+            check_request(inputs, out, options)
+            try:
+                if not out.exists():
+                    out.mkdir(parents=True)
+                lock = held.enter_context(BuildLock(out, warn))
+                plan = make_plan(inputs, out, options, overwrite)
+            except OSError as error:
+                raise OperationFailed(
+                    f"{error.filename or out}: {error.strerror}; choose an --out folder you can write"
+                ) from error
+            total = sum(len(shard.sources) for shard in plan.shards)
+            done = sum(len(shard.sources) for shard in plan.shards if shard.index in plan.found)
+            for sentence in plan.warnings:
+                warn(sentence)
+            progress(done, total)
 
-    processes = ranks.all_names(process_name())
-    with ranks.guard(lambda: remove_partial_shards(out, processes)):
-        todo = [shard for shard in plan.shards if shard.index not in plan.found]
-        written = {
-            shard.index: write_shard(out, shard, encoding, lambda: ranks.count_one(count))
-            for shard in assign_to_ranks(todo, ranks.size)[ranks.rank]
-        }
-        damaged = 0
-        found = [plan.shards[index] for index in sorted(plan.found)]
-        for shard in assign_to_ranks(found, ranks.size)[ranks.rank]:
-            whole = _whole_shard(out, shard, plan.found[shard.index])
-            damaged += whole is None
-            written[shard.index] = whole or write_shard(out, shard, encoding)
-        gathered = ranks.gather(_Part(written, damaged), count)
-    manifest, damaged = ranks.agree(
-        lambda: (
-            _finish(out, plan, gathered, _arguments(source, annotations, labels, options)),
-            sum(part.damaged for part in gathered),
-        )
-    )
-    return BuildResult(
-        folder=out,
-        rank=ranks.rank,
-        shards=len(manifest.shards),
-        kept_shards=len(plan.found) - damaged,
-        damaged_shards=plan.damaged + damaged,
-        videos=sum(shard.videos for shard in manifest.shards),
-        frames=sum(shard.frames for shard in manifest.shards),
-        bytes=sum(shard.bytes for shard in manifest.shards),
-        quarantined=manifest.quarantined,
-    )
+        def count(more: int) -> None:
+            nonlocal done
+            done += more
+            progress(done, total)
+            if lock is not None:
+                lock.check()
+
+        ranks.agree(prepare)
+        processes = ranks.all_values(process_name())
+        with ranks.guard(lambda: _tidy(out, processes)):
+            share = ranks.deal(_shares(plan, ranks.size) if plan is not None else None)
+            part = _build(out, share, options, ranks, signals, lambda: ranks.count_one(count))
+            gathered = ranks.gather(part, count)
+
+        def finish() -> BuildResult:
+            if plan is None:
+                raise ValueError("rank 0 has no plan")
+            if any(part.stopped for part in gathered):
+                raise Stopped(
+                    f"stopped by {signals.received or 'a signal'}: {done} of {total} videos are done and kept; the same "
+                    "command goes on"
+                )
+            return _finish(out, plan, gathered)
+
+        result = ranks.agree(finish)
+        return BuildResult(**{**vars(result), "rank": ranks.rank})
 
 
-def _prepare(
-    source: Path,
-    out: Path,
-    annotations: Path | None,
-    labels: Path | None,
-    options: BuildOptions,
-    encoding: Encoding,
-    overwrite: bool,
-) -> _Plan:
-    """Rank 0: read the inputs, plan, and look at what an earlier build left in `out`."""
-    if options.short_side < 16 or not 1 <= options.quality <= 100:
-        raise InputError(
-            f"--short-side {options.short_side} and --quality {options.quality}: at least 16 pixels and 1 to 100 expected"
-        )
-    if options.seed < 0:
-        raise InputError(f"--seed {options.seed}: 0 or more expected")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; --out wants a folder")
-    if annotations is None and source.resolve() in out.resolve().parents:
-        raise InputError(f"--out {out} lies inside SOURCE, where it would count as a class; choose a folder outside of it")
-    sources, label_names = read_sources(source, annotations, labels)
-    shards = plan_shards(sources, encoding, options.shard_megabytes << 20, options.videos_per_shard, options.seed)
-    digest = plan_digest(shards, label_names)
+def _tidy(out: Path, processes: Sequence[str]) -> None:
+    remove_partial_shards(out, processes)
+    forget_lock(out, processes)
+
+
+def _shares(plan: BuildPlan, ranks: int) -> list[_Share]:
+    found = [plan.shards[index] for index in sorted(plan.found)]
+    to_write, to_check = assign_to_ranks(plan.unfinished(), ranks), assign_to_ranks(found, ranks)
+    return [
+        _Share(write, [(shard, plan.found[shard.index]) for shard in check])
+        for write, check in zip(to_write, to_check, strict=True)
+    ]
+
+
+def _build(
+    out: Path, share: _Share, options: BuildOptions, ranks: Ranks, signals: StopSignals, video_done: Callable[[], None]
+) -> _Part:
+    """One rank's work."""
+    part = _Part()
+    decoding = Decoding(options.workers or ranks.own_cores(), options.video_seconds)
+
+    def write(shards: Sequence[PlannedShard], video_done: Callable[[], None]) -> None:
+        writing = write_shards(
+            out, shards, options.encoding(), decoding, video_done, ranks.stopping,
+            lambda: signals.patience_is_over(ranks.stopping()),
+        )  # fmt: skip
+        for shard, written in zip(shards, writing, strict=True):
+            part.written[shard.index] = written
+
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        _remove_partial_shards(out)
-        if overwrite:
-            _remove_set(out)
-        found, damaged = _finished_shards(out, shards, digest, _arguments(source, annotations, labels, options))
-    except OSError as error:
-        raise OperationFailed(f"{error.filename or out}: {error.strerror}; choose an --out folder you can write") from error
-    warnings = _warnings(source, sources, label_names) if annotations is None else ()
-    return _Plan(shards, found, damaged, label_names, digest, warnings)
-
-
-def _warnings(source: Path, sources: Sequence[Source], label_names: Sequence[str]) -> tuple[str, ...]:
-    """What looks like a forgotten --annotations in a SOURCE that is read as a folder a class."""
-    lists = sorted(path for path in source.iterdir() if path.suffix.lower() in (".csv", ".tsv"))
-    used = {label for each in sources for label in each.labels}
-    what = f"only one class, {label_names[used.pop()]!r}" if len(used) == 1 else ""
-    if lists:
-        return (f"{what or f'{lists[0]} is not read'}: did you mean --annotations {lists[0]}?",)
-    return (f"{what}: a folder is a class, SOURCE/class/video; a list is given by --annotations FILE",) if what else ()
-
-
-def _remove_partial_shards(out: Path) -> None:
-    """Delete what dead builds left half-written; refuse where a living process of this host still writes one."""
-    for path in out.glob(".shard-*.h5.tmp-*"):
-        host, _, process = path.name.partition(".tmp-")[2].rpartition("-")
-        if host == socket.gethostname() and process.isdigit() and _outlives_the_wait(int(process)):
-            raise InputError(
-                f"{path}: process {process} is building into {out} now; wait for it, or delete this file if it is no build"
-            )
-        path.unlink(missing_ok=True)
-
-
-def _outlives_the_wait(process: int) -> bool:
-    """Whether a process is still at work after a few seconds; one that was just killed gets them to go.
-
-    A zombie is dead: it only waits for a parent to look, which in some containers nobody does.
-    """
-    deadline = time.monotonic() + _DYING_SECONDS
-    while True:
-        try:
-            state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            return False
-        if state in ("Z", "X"):
-            return False
-        if time.monotonic() > deadline:
-            return True
-        time.sleep(0.05)
-
-
-def _remove_set(out: Path) -> None:
-    """Delete a set, its manifest first, so that what remains at a crash is no finished set."""
-    (out / MANIFEST).unlink(missing_ok=True)
-    for path in out.iterdir():
-        if shard_index(path.name) is not None:
-            path.unlink()
-
-
-def _finished_shards(
-    out: Path, shards: Sequence[PlannedShard], digest: str, arguments: dict[str, Any]
-) -> tuple[dict[int, str | None], int]:
-    """The planned shards that lie in `out` and seem whole, and the number of those that are plainly damaged.
-
-    Of each the SHA-256 that the manifest states, None without a manifest. InputError where `out` holds anything of
-    another plan.
-    """
-    hint = "pass --overwrite to replace it, or choose another --out"
-    listed: dict[str, ShardEntry] = {}
-    try:
-        manifest = read_manifest(out) if (out / MANIFEST).exists() else None
-    except DamagedManifest:
-        manifest = None  # the shards carry their plan themselves
-    if manifest:
-        if manifest.plan != digest:
-            old = manifest.arguments
-            changed = [f"{name} {old.get(name)} -> {value}" for name, value in arguments.items() if old.get(name) != value]
-            raise InputError(
-                f"{out} holds a shard set made from other inputs or with other arguments "
-                f"({', '.join(changed) or 'the list or the videos differ'}); {hint}"
-            )
-        listed = {shard.file: shard for shard in manifest.shards}
-    found: dict[int, str | None] = {}
-    damaged = 0
-    for path in sorted(out.iterdir()):
-        index = shard_index(path.name)
-        if index is None:
-            continue
-        entry = listed.get(path.name)
-        digest_there = read_plan(path)
-        if index >= len(shards) or (entry is None and digest_there not in (None, shards[index].digest)):
-            raise InputError(f"{path} is damaged, or of a set made from other inputs or with other arguments; {hint}")
-        if digest_there is None or (entry and size_problem(path.stat().st_size, entry)):
-            damaged += 1
-        else:
-            found[index] = entry.sha256 if entry else None
-    return found, damaged
+        write(share.unfinished, video_done)
+        damaged = []
+        for shard, sha256 in share.found:
+            if ranks.stopping():
+                raise Unfinished
+            whole = _whole_shard(out, shard, sha256)
+            if whole is None:
+                damaged.append(shard)
+            else:
+                part.written[shard.index] = whole
+        part.damaged = len(damaged)
+        write(damaged, lambda: None)
+    except Unfinished:
+        part.stopped = True
+    return part
 
 
 def _whole_shard(out: Path, shard: PlannedShard, sha256: str | None) -> WrittenShard | None:
@@ -293,31 +208,38 @@ def _whole_shard(out: Path, shard: PlannedShard, sha256: str | None) -> WrittenS
     return found if sha256 in (None, found.entry.sha256) else None
 
 
-def _arguments(source: Path, annotations: Path | None, labels: Path | None, options: BuildOptions) -> dict[str, Any]:
-    """What the manifest records of the command line."""
-    paths = {"source": source, "annotations": annotations, "labels": labels}
-    return {**{name: str(path) if path else None for name, path in paths.items()}, **asdict(options)}
-
-
-def _finish(out: Path, plan: _Plan, gathered: Sequence[_Part], arguments: dict[str, Any]) -> Manifest:
+def _finish(out: Path, plan: BuildPlan, gathered: Sequence[_Part]) -> BuildResult:
     """Rank 0: put the ranks' shards together and write the manifest."""
     written = {index: shard for part in gathered for index, shard in part.written.items()}
     shards = [written[shard.index] for shard in plan.shards]
-    quarantined = tuple(entry for shard in shards for entry in shard.quarantined)
+    broken = tuple(entry for shard in shards for entry in shard.quarantined)
     if not any(shard.entry.videos for shard in shards):
         with suppress(OSError):
-            _remove_set(out)
+            remove_set(out)
         raise OperationFailed(
-            f"{arguments['source']}: none of the {len(quarantined)} videos decodes; "
-            f"the first, {quarantined[0].source}: {quarantined[0].reason}"
+            f"{plan.arguments['source']}: none of the {len(broken)} videos decodes; "
+            f"the first, {broken[0].source}: {broken[0].reason}"
         )
     manifest = Manifest(
-        tuple(shard.entry for shard in shards), plan.label_names, arguments, quarantined, plan.digest, __version__
-    )
+        tuple(shard.entry for shard in shards), plan.label_names, plan.arguments, (*plan.skipped, *broken), plan.digest,
+        __version__,
+    )  # fmt: skip
     try:
         write_manifest(out, manifest)
     except OSError as error:
         raise OperationFailed(
             f"{out / MANIFEST}: {error.strerror}; free some space and run the same command again: all shards are kept"
         ) from error
-    return manifest
+    damaged = sum(part.damaged for part in gathered)
+    return BuildResult(
+        folder=out,
+        rank=0,
+        shards=len(manifest.shards),
+        kept_shards=len(plan.found) - damaged,
+        damaged_shards=plan.damaged + damaged,
+        videos=sum(shard.videos for shard in manifest.shards),
+        frames=sum(shard.frames for shard in manifest.shards),
+        bytes=sum(shard.bytes for shard in manifest.shards),
+        quarantined=manifest.quarantined,
+        missing=len(plan.skipped),
+    )

@@ -42,6 +42,11 @@ class ShardContent:
         self._videos: list[VideoRecord] = []
         self._quarantined: list[Quarantined] = []
 
+    @property
+    def anything(self) -> bool:
+        """Whether any video was added or left out."""
+        return bool(self._videos or self._quarantined)
+
     def add(self, record: VideoRecord, frames: Iterable[StoredFrame]) -> None:
         """Append one video. Raises ValueError for a video without frames or a frame larger than a segment."""
         rows = [self._append(frame) for frame in frames]

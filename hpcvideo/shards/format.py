@@ -15,7 +15,7 @@ A shard is one HDF5 file that any HDF5 tool reads. Every dataset in it is contig
     /videos/width, height    uint32 [V]      pixels, as stored (display rotation and resize applied)
     /videos/fps              float64 [V]     of the source; 0 where it is unknown (frame folders)
     /videos/duration         float64 [V]     of the source in seconds; 0 where it is unknown (frame folders)
-    /videos/source_sha256    ascii [V]       hex digest of the source file (of a frame folder: see video_source.py)
+    /videos/source_sha256    ascii [V]       hex digest of the source file (of a frame folder: see inputs/decode.py)
     /videos/source_frame     uint32 [F]      which frame of the source the stored frame is, counted from 0
     /videos/source_seconds   float32 [F]     when the source shows it, from its first frame on; NaN where it has no clock
     /actions/video           uint32 [A]      row in /videos; the group is there only where some video has labelled intervals
@@ -86,14 +86,24 @@ ACTION_COLUMNS: dict[str, np.dtype[Any]] = {
 
 @dataclass(frozen=True)
 class Encoding:
-    """How frames are stored. `short_side` in pixels: larger frames shrink to it, smaller ones stay as they are."""
+    """Which frames of a source are stored, and how.
+
+    short_side: in pixels; larger frames shrink to it, smaller ones stay as they are. store_frames: this many, spread evenly;
+    store_fps: so many a second of the source; None: all of them. folder_fps: frames a second of the inputs that have no
+    clock (frame folders). See inputs/choice.py.
+    """
 
     short_side: int = 256
     quality: int = 85
+    store_frames: int | None = None
+    store_fps: float | None = None
+    folder_fps: float | None = None
 
-    def describe(self) -> dict[str, int | str]:
-        """What the shard's `encoder` attribute says."""
-        return {**asdict(self), "codec": "jpeg", "chroma": "4:2:0", "resize": "area"}
+    def describe(self) -> dict[str, int | float | str]:
+        """What the shard's `encoder` attribute says; what is None is left out, so that equal options read equal."""
+        chosen = {name: value for name, value in asdict(self).items() if value is not None}
+        chosen |= {name: float(chosen[name]) for name in ("store_fps", "folder_fps") if name in chosen}
+        return {**chosen, "codec": "jpeg", "chroma": "4:2:0", "colour": "BT.601 full range", "resize": "area"}
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from hpcvideo.distributed.environment import mpi_launched, slurm_task_count
 from hpcvideo.errors import HpcvideoError, InputError
 
-_VALUE_TAG, _COUNT_TAG, _DECIDED_TAG = range(3)
+_VALUE_TAG, _COUNT_TAG, _DECIDED_TAG, _STOP_TAG = range(4)
 _POLL_SECONDS = 0.02
 _TURN_SECONDS = 0.5  # a full disk fails many ranks at once: the lower rank tells first, and its abort silences the rest
 _OUTPUT_SECONDS = 0.2  # for the launcher to pass on what was just printed: at an abort it drops what is still in its pipes
@@ -30,8 +31,8 @@ class Ranks:
     them at once, with that error's exit code.
     """
 
-    def __init__(self) -> None:
-        """Discover the ranks; collective under MPI.
+    def __init__(self, asked_to_stop: Callable[[], bool] = lambda: False) -> None:
+        """Discover the ranks; collective under MPI. asked_to_stop: whether this process was, see `stopping`.
 
         Raises InputError where a launcher started several tasks that cannot see each other: each would build the whole
         set into the same folder.
@@ -49,6 +50,34 @@ class Ranks:
                 "start them with `srun --mpi=pmi2` or `mpiexec`, or use one task"
             )
         self._sends: list[Any] = []
+        self._asked_to_stop = asked_to_stop
+        self._stopping = False
+
+    def stopping(self) -> bool:
+        """Whether any rank was asked to stop; to be called now and then on each, for that is how they hear of it."""
+        if self._stopping:
+            return True
+        heard = self._world is not None and self._world.iprobe(tag=_STOP_TAG)
+        if not heard and not self._asked_to_stop():
+            return False
+        self._stopping = True
+        # By way of rank 0: where the launcher tells all ranks, all of them telling all others would be a flood.
+        others = range(1, self.size) if self.rank == 0 else [] if heard else [0]
+        self._sends += [self._world.isend(None, dest=rank, tag=_STOP_TAG) for rank in others]
+        return True
+
+    def deal(self, parts: Sequence[Value] | None) -> Value:
+        """To each rank its part of what rank 0 has, by rank; collective. parts: None elsewhere."""
+        if self.size == 1 and parts is not None:
+            return parts[0]
+        return cast(Value, self._world.scatter(parts, root=0))
+
+    def own_cores(self) -> int:
+        """Cores that this process may use, shared evenly with the ranks of this host that may use them, too; collective."""
+        cores = frozenset(os.sched_getaffinity(0))
+        hosts = self.all_values((socket.gethostname(), cores))
+        sharing = sum(host == socket.gethostname() and bool(cores & others) for host, others in hosts)
+        return max(1, len(cores) // sharing)
 
     def agree(self, decide: Callable[[], Value]) -> Value:
         """What rank 0 decides, on every rank. Its HpcvideoError is raised there, and ends the others silently."""
@@ -56,6 +85,7 @@ class Ranks:
             return decide()
         if self.rank:
             while not self._world.iprobe(source=0, tag=_DECIDED_TAG):
+                self.stopping()
                 time.sleep(_POLL_SECONDS)  # a blocking receive would spin and take a core from the ranks at work
             self._world.recv(source=0, tag=_DECIDED_TAG)
             value, exit_code = self._world.bcast(None, root=0)
@@ -91,13 +121,14 @@ class Ranks:
         if self.size == 1:
             return [value]
         if self.rank:
-            for send in self._sends:
-                send.Wait()
+            while not all(send.Test() for send in self._sends):
+                time.sleep(_POLL_SECONDS)
             self._world.send(value, dest=0, tag=_VALUE_TAG)
             return [value]
         gathered: dict[int, Value] = {0: value}
         while len(gathered) < self.size:
             count(self._counts_received())
+            self.stopping()
             for rank in range(1, self.size):
                 if rank not in gathered and self._world.iprobe(source=rank, tag=_VALUE_TAG):
                     gathered[rank] = self._world.recv(source=rank, tag=_VALUE_TAG)
@@ -111,9 +142,9 @@ class Ranks:
             received += self._world.recv(tag=_COUNT_TAG)
         return received
 
-    def all_names(self, name: str) -> list[str]:
-        """Every rank's `name`, by rank, on every rank; collective."""
-        return [name] if self.size == 1 else cast(list[str], self._world.allgather(name))
+    def all_values(self, value: Value) -> list[Value]:
+        """Every rank's `value`, by rank, on every rank; collective."""
+        return [value] if self.size == 1 else cast(list[Value], self._world.allgather(value))
 
     @contextmanager
     def guard(self, tidy: Callable[[], None]) -> Iterator[None]:

@@ -6,18 +6,23 @@ import os
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from hpcvideo.errors import OperationFailed
 from hpcvideo.shards.frames import decode_frames, read_jpegs, source_rows
+from hpcvideo.shards.local_copy import LocalCopies
 from hpcvideo.shards.manifest import ShardEntry, file_problem, read_manifest, size_problem
 from hpcvideo.shards.records import Action
+from hpcvideo.shards.staging.local_folder import set_folder
 from hpcvideo.shards.tables import ShardTables, load_tables
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,33 @@ class Video:
     actions: tuple[Action, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class OpenVideo:
+    """A video with its shard file held open, for readers that go frame by frame: its row in the shard's tables."""
+
+    tables: ShardTables
+    row: int
+    held: _OpenShard
+    num_frames: int
+    width: int
+    height: int
+
+    @property
+    def descriptor(self) -> int:
+        """The shard file's; closed at some time after this object is gone, not before."""
+        return self.held.descriptor
+
+    @property
+    def id(self) -> str:
+        """The video's name."""
+        return self.tables.id_of(self.row)
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """All its labels."""
+        return self.tables.labels_of(self.row)
+
+
 class ShardSet:
     """A finished shard set, video by video and frame by frame.
 
@@ -44,22 +76,29 @@ class ShardSet:
     At most `max_open_shards` descriptors are open at a time. Safe for any number of threads, across fork, and
     to send to other processes. Raises InputError where `path` is no finished set; OperationFailed, when a shard is first
     touched, where it is missing or has another size than the manifest says.
+
+    local: the folder on this node to which the set is staged (`hpcvideo shards stage --to`, `data.stage.to`), before or
+    meanwhile: each shard is read from its local copy from the time on when that is whole. A local copy that turns out
+    damaged is deleted with a warning, and the shard is read from `path`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], max_open_shards: int = 64) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], max_open_shards: int = 64, local: str | os.PathLike[str] | None = None
+    ) -> None:
         self.path = Path(path)
         self.manifest = read_manifest(self.path)
+        self._local = None if local is None else Path(local)
         self.label_names = self.manifest.label_names
         self._max_open_shards = max(1, max_open_shards)
         self._ends = list(accumulate(shard.videos for shard in self.manifest.shards))
-        self._opened = _Opened()
+        self._opened = _Opened(self._local_copies())
 
     def __len__(self) -> int:
         """Videos in the set."""
         return self._ends[-1] if self._ends else 0
 
-    def __reduce__(self) -> tuple[type[ShardSet], tuple[Path, int]]:
-        return ShardSet, (self.path, self._max_open_shards)
+    def __reduce__(self) -> tuple[type[ShardSet], tuple[Path, int, Path | None]]:
+        return ShardSet, (self.path, self._max_open_shards, self._local)
 
     def check_files(self) -> None:
         """Look at every shard file with one `stat`. OperationFailed names the first that is missing or of another size."""
@@ -82,6 +121,17 @@ class ShardSet:
             actions=tables.actions_of(row),
         )
 
+    def open_video(self, index: int) -> OpenVideo:
+        """One video, its shard opened; IndexError outside 0..len-1."""
+        shard, row = self._locate(index)
+        held, tables = self._open(shard)
+        sizes = int(tables.num_frames[row]), int(tables.width[row]), int(tables.height[row])
+        return OpenVideo(tables, row, held, *sizes)
+
+    def shard_of(self, index: int) -> Path:
+        """The shard file that holds a video; IndexError outside 0..len-1."""
+        return self.path / self.manifest.shards[self._locate(index)[0]].file
+
     def read_jpegs(self, index: int, frame_indices: Sequence[int]) -> list[bytes]:
         """The stored JPEG bytes of frames of one video, in the order asked for; repeats are allowed.
 
@@ -89,8 +139,9 @@ class ShardSet:
         has no such frame.
         """
         shard, row = self._locate(index)
-        held, tables = self._open(shard)
-        return read_jpegs(held.descriptor, tables, row, frame_indices)
+        return self._from_sound_copy(
+            shard, lambda descriptor, tables: read_jpegs(descriptor, tables, row, frame_indices)
+        )
 
     def read(self, index: int, frame_indices: Sequence[int]) -> np.ndarray:
         """Decoded frames, uint8 [n, height, width, 3] RGB; raises as read_jpegs does."""
@@ -109,8 +160,14 @@ class ShardSet:
         """Of each stored frame of a video: its number in the source, uint32 [n], and when the source shows it, float32 [n]
         seconds from its first frame on (NaN where the source has no clock)."""
         shard, row = self._locate(index)
-        held, tables = self._open(shard)
-        return source_rows(held.descriptor, tables, row)
+        return self._from_sound_copy(shard, lambda descriptor, tables: source_rows(descriptor, tables, row))
+
+    def drop_local_copy(self, video: OpenVideo, reason: str) -> bool:
+        """A video turned out damaged: if it was read from a local copy, do without that from now on and give True.
+
+        Open the video again then. False where it was read from the set itself: there is nothing better.
+        """
+        return self._drop(video.held, reason)
 
     def _locate(self, index: int) -> tuple[int, int]:
         """(shard, row in it) of a video, by bisection over the manifest's counts."""
@@ -119,34 +176,81 @@ class ShardSet:
         shard = bisect_right(self._ends, index)
         return shard, index - (self._ends[shard - 1] if shard else 0)
 
+    def _from_sound_copy(self, shard: int, read: Callable[[int, ShardTables], Found]) -> Found:
+        """What `read(descriptor, tables)` gives; from the set itself where it fails on the local copy."""
+        held, tables = self._open(shard)
+        try:
+            return read(held.descriptor, tables)
+        except OperationFailed as error:
+            if not self._drop(held, str(error)):
+                raise
+        held, tables = self._open(shard)
+        return read(held.descriptor, tables)
+
     def _open(self, shard: int) -> tuple[_OpenShard, ShardTables]:
         """The shard's descriptor and tables. The caller's reference keeps the descriptor open while others evict it."""
         opened = self._opened
         if opened.process != os.getpid():  # a lock held by another thread at the fork would stay held in the child
-            opened = self._opened = _Opened(opened.tables)
+            opened = self._opened = _Opened(self._local_copies(), opened.tables)
         with opened.lock:
             held = opened.shards.get(shard)
+            if held is not None and not held.is_local and opened.local and opened.local.is_due(held.entry):
+                held = self._open_local(shard, opened) or held
+                opened.shards[shard] = held
             if held is None:
                 entry = self.manifest.shards[shard]
-                held = opened.shards[shard] = _OpenShard(self.path / entry.file, entry)
+                held = self._open_local(shard, opened) or _OpenShard(self.path / entry.file, entry)
+                opened.shards[shard] = held
                 while len(opened.shards) > self._max_open_shards:
                     opened.shards.popitem(last=False)
             else:
                 opened.shards.move_to_end(shard)
             tables = opened.tables.get(shard)
             if tables is None:
-                tables = opened.tables[shard] = self._load_tables(shard)
+                held, tables = self._load_tables(shard, held, opened)
+                opened.tables[shard] = tables
         return held, tables
 
-    def _load_tables(self, shard: int) -> ShardTables:
+    def _open_local(self, shard: int, opened: _Opened) -> _OpenShard | None:
         entry = self.manifest.shards[shard]
-        tables = load_tables(self.path / entry.file)
+        path = opened.local.find(entry) if opened.local else None
+        try:
+            return None if path is None else _OpenShard(path, entry, is_local=True)
+        except OperationFailed:  # deleted since it was found
+            return None
+
+    def _drop(self, held: _OpenShard, reason: str) -> bool:
+        opened = self._opened
+        if not held.is_local or opened.local is None:
+            return False
+        with opened.lock:
+            opened.local.drop(held.entry, reason)
+            for shard in [shard for shard, other in opened.shards.items() if other is held]:
+                del opened.shards[shard]
+        return True
+
+    def _load_tables(self, shard: int, held: _OpenShard, opened: _Opened) -> tuple[_OpenShard, ShardTables]:
+        """The tables, from the copy that is open; where the local one is damaged, from the set, with its descriptor."""
+        entry = self.manifest.shards[shard]
+        shared = self.path / entry.file
+        try:
+            tables = load_tables(held.path)
+        except OperationFailed as error:
+            if not held.is_local or opened.local is None:
+                raise
+            opened.local.drop(entry, str(error))
+            held = opened.shards[shard] = _OpenShard(shared, entry)
+            tables = load_tables(shared)
+        tables = replace(tables, path=shared)  # whichever copy was read, the set's own is what is named and mended
         if (len(tables), tables.frames) != (entry.videos, entry.frames):
             raise OperationFailed(
                 f"{tables.path}: holds {len(tables)} videos and {tables.frames} frames, the manifest says "
                 f"{entry.videos} and {entry.frames}; run `hpcvideo shards verify`"
             )
-        return tables
+        return held, tables
+
+    def _local_copies(self) -> LocalCopies | None:
+        return None if self._local is None else LocalCopies(set_folder(self._local, self.manifest.shards))
 
 
 def _file_sentence(path: Path, problem: str) -> str:
@@ -157,9 +261,10 @@ def _file_sentence(path: Path, problem: str) -> str:
 
 
 class _Opened:
-    """What one process holds open: a lock, descriptors (least recently used first), tables."""
+    """What one process holds open: a lock, descriptors (least recently used first), tables, and where copies lie."""
 
-    def __init__(self, tables: dict[int, ShardTables] | None = None) -> None:
+    def __init__(self, local: LocalCopies | None, tables: dict[int, ShardTables] | None = None) -> None:
+        self.local = local
         self.process = os.getpid()
         self.lock = threading.Lock()
         self.shards: OrderedDict[int, _OpenShard] = OrderedDict()
@@ -169,7 +274,8 @@ class _Opened:
 class _OpenShard:
     """A read-only descriptor that closes when the last reference to it goes."""
 
-    def __init__(self, path: Path, entry: ShardEntry) -> None:
+    def __init__(self, path: Path, entry: ShardEntry, is_local: bool = False) -> None:
+        self.path, self.entry, self.is_local = path, entry, is_local
         self.descriptor = -1
         try:
             self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,21 +125,26 @@ def read_plan(path: Path) -> str | None:
 
 def videos_checksum(shard: h5py.File) -> int:
     """videos_crc32 of the tables as they lie in the file, see format.py."""
-    tables = [shard["videos"][name] for name in sorted(shard["videos"]) if not name.startswith("source_")]
-    if "actions" in shard:
-        tables += [shard["actions"][name] for name in sorted(shard["actions"])]
-    return _checksum(tables)
+    return _checksum(_checked_tables(shard).values())
 
 
 def sources_checksum(shard: h5py.File) -> int:
     """sources_crc32 of the tables as they lie in the file, see format.py."""
-    return _checksum([shard["videos"][name] for name in sorted(shard["videos"]) if name.startswith("source_")])
+    return _checksum(shard["videos"][name][:] for name in sorted(shard["videos"]) if name.startswith("source_"))
 
 
-def _checksum(tables: Sequence[h5py.Dataset]) -> int:
+def _checked_tables(shard: h5py.File) -> dict[str, np.ndarray]:
+    """Path -> content of the datasets that videos_crc32 is over, in its order."""
+    names = [f"videos/{name}" for name in sorted(shard["videos"]) if not name.startswith("source_")]
+    if "actions" in shard:
+        names += [f"actions/{name}" for name in sorted(shard["actions"])]
+    return {name: shard[name][:] for name in names}
+
+
+def _checksum(tables: Iterable[np.ndarray]) -> int:
     checksum = 0
     for table in tables:
-        checksum = zlib.crc32(table[:].tobytes(), checksum)
+        checksum = zlib.crc32(table.tobytes(), checksum)
     return checksum
 
 
@@ -147,11 +152,12 @@ def _load(path: Path, shard: h5py.File) -> ShardTables:
     if _text(shard.attrs["format"]) != FORMAT or int(shard.attrs["version"]) != VERSION:
         found = f"{_text(shard.attrs['format'])} version {shard.attrs['version']}"
         raise UnsoundShard(f"is of format {found}, this hpcvideo reads {FORMAT} version {VERSION}")
-    if shard.attrs.get("videos_crc32") != videos_checksum(shard):
+    tables = _checked_tables(shard)
+    if shard.attrs.get("videos_crc32") != _checksum(tables.values()):
         raise UnsoundShard("its video tables are damaged")
-    columns = {name: shard["videos"][name][:] for name in VIDEO_COLUMNS}
+    columns = {name: tables[f"videos/{name}"] for name in VIDEO_COLUMNS}
     videos = len(columns["label"])
-    ids = shard["videos/id"][:]
+    ids = tables["videos/id"]
     sha256 = shard["videos/source_sha256"]
     if {len(ids), len(sha256), *map(len, columns.values())} != {videos}:
         raise UnsoundShard("columns of /videos differ in length")
@@ -161,9 +167,9 @@ def _load(path: Path, shard: h5py.File) -> ShardTables:
     row_offsets["source_sha256"] = _offset(sha256, videos)
     if int(columns["num_frames"].sum()) != frames:
         raise UnsoundShard(f"/videos counts {int(columns['num_frames'].sum())} frames, /frames has {frames}")
-    labels = shard["videos/labels"][:] if "labels" in shard["videos"] else columns["label"][:, None]
+    labels = tables.get("videos/labels", columns["label"][:, None])
     empty = {name: np.empty(0, dtype) for name, dtype in ACTION_COLUMNS.items()}
-    actions = {name: shard["actions"][name][:] for name in ACTION_COLUMNS} if "actions" in shard else empty
+    actions = {name: tables.get(f"actions/{name}", nothing) for name, nothing in empty.items()}
     segments = [(data.id.get_offset(), data.id.get_offset() + data.size) for data in shard["segments"].values()]
     return ShardTables(
         path=path,

@@ -28,6 +28,10 @@ from hpcvideo.shards.tables import load_tables
 _ABORT_SECONDS = 2.0
 
 
+class Unfinished(Exception):
+    """Raised by what fills a shard where it has to stop: what it has added so far is to be kept for the next build."""
+
+
 @dataclass(frozen=True)
 class WrittenShard:
     """A finished shard: its line of the manifest and what was left out of it."""
@@ -49,13 +53,20 @@ def store_shard(
 
     plan: digest of what decides the shard's content; encoder: how its frames were made; ids: every video that must be in
     it or among those left out. Raises OperationFailed where the disk is full (`estimated_bytes` is what it will take) or
-    anything else fails on it; what `fill` raises passes through.
+    anything else fails on it; what `fill` raises passes through. Where that is Unfinished, what was added until then lies
+    in `folder` under partial_name(index): a shard that is not complete, for unfinished.py.
     """
     final = folder / shard_name(index)
     temporary = folder / f".{final.name}.tmp-{process_name()}"
     written_once = False
     try:
-        _write(temporary, plan, encoder, fill)
+        try:
+            _write(temporary, plan, encoder, fill)
+        except Unfinished:
+            if temporary.exists():
+                temporary.replace(folder / partial_name(index))
+                flush_folder(folder)
+            raise
         written_once = True
         check_shard(temporary, ids)
         _mark_complete(temporary, plan)
@@ -75,6 +86,11 @@ def store_shard(
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
     return written
+
+
+def partial_name(index: int) -> str:
+    """File name of what an interrupted build has of the shard with this index."""
+    return f".shard-{index:05d}.partial"
 
 
 def process_name() -> str:
@@ -121,15 +137,25 @@ def _write(path: Path, plan: str, encoder: dict[str, Any], fill: Callable[[Shard
     )
     try:
         content = ShardContent(shard)
-        fill(content)
-        content.finish(plan, encoder)
+        unfinished = None
+        try:
+            fill(content)
+        except Unfinished as stop:
+            unfinished = stop
+        if unfinished is None or content.anything:
+            content.finish(plan, encoder)
         shard.close()
     except BaseException:
         # After a failed write HDF5 cannot flush either and says so again; the first error is the one to report.
         with suppress(OSError, RuntimeError):
             shard.close()
         raise
-    _sync_file(path)
+    if unfinished and not content.anything:
+        path.unlink()
+    else:
+        _sync_file(path)
+    if unfinished:
+        raise unfinished
 
 
 def check_shard(path: Path, ids: Sequence[str]) -> None:

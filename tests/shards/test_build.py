@@ -20,7 +20,8 @@ from hpcvideo.errors import InputError, OperationFailed
 from hpcvideo.shards import ShardSet
 from hpcvideo.shards import format as shard_format
 from hpcvideo.shards.build import BuildOptions, build_shards
-from hpcvideo.shards.encode_shard import write_shard
+from hpcvideo.shards.build_lock import BuildLock
+from hpcvideo.shards.encode_shard import Decoding, write_shards
 from hpcvideo.shards.format import Encoding
 from hpcvideo.shards.inputs.decode import encode_video
 from hpcvideo.shards.inputs.source import Source
@@ -145,7 +146,7 @@ def test_many_labels_are_padded(tmp_path, videos):
         Source(f"clip{index}.mp4", videos / f"clip{index}.mp4", labels, 1, False)
         for index, labels in enumerate(((2, 5), (), (7,)))
     )
-    write_shard(tmp_path, PlannedShard(0, sources, 1, "plan"), Encoding())
+    assert len(list(write_shards(tmp_path, [PlannedShard(0, sources, 1, "plan")], Encoding(), Decoding()))) == 1
     with h5py.File(tmp_path / "shard-00000.h5") as shard:
         assert shard["videos/labels"][:].tolist() == [[2, 5], [-1, -1], [7, -1]]
         assert shard["videos/label"][:].tolist() == [2, -1, 7]
@@ -201,13 +202,15 @@ def test_a_killed_build_goes_on_and_ends_with_the_same_bytes(larger_source, tmp_
     assert files_of(out) == files_of(tmp_path / "undisturbed")
 
 
-def test_a_file_of_a_living_build_is_not_taken_away(videos, shard_set, tmp_path):
+def test_what_a_living_build_writes_is_not_taken_away(videos, shard_set, tmp_path):
     shutil.copytree(shard_set, tmp_path, dirs_exist_ok=True)
-    mine = tmp_path / f".shard-00000.h5.tmp-{os.uname().nodename}-{os.getpid()}"
-    mine.touch()
-    with pytest.raises(InputError, match=f"process {os.getpid()} is building into"):
+    half = tmp_path / f".shard-00000.h5.tmp-{process_name()}"
+    half.touch()
+    with BuildLock(tmp_path), pytest.raises(InputError, match=f"process {os.getpid()} on .* is building into this folder"):
         build_shards(videos, tmp_path, videos / "list.csv", options=BuildOptions(videos_per_shard=3))
-    assert mine.exists()
+    assert half.exists()
+    build_shards(videos, tmp_path, videos / "list.csv", options=BuildOptions(videos_per_shard=3))
+    assert files_of(tmp_path) == files_of(shard_set)
 
 
 def test_another_set_is_refused_unless_it_may_be_overwritten(videos, shard_set, tmp_path):

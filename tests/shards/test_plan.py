@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from hpcvideo.errors import InputError
 from hpcvideo.shards.format import Encoding
 from hpcvideo.shards.inputs.source import Source
 from hpcvideo.shards.plan import (
+    STORED_BYTES_PER_PIXEL,
     STORED_OVER_SOURCE_BYTES,
     PlannedShard,
     assign_to_ranks,
@@ -38,7 +41,7 @@ def test_every_video_is_planned_once_whatever_the_order_of_the_list(sizes, shard
     assert sorted(planned, key=lambda source: source.id) == sorted(sources, key=lambda source: source.id)
     assert [shard.index for shard in shards] == list(range(len(shards)))
     for shard in shards:
-        assert shard.estimated_bytes == sum(map(stored_bytes, shard.sources))
+        assert shard.estimated_bytes == sum(stored_bytes(source, Encoding()) for source in shard.sources)
         assert len(shard.sources) == 1 or shard.estimated_bytes <= shard_bytes
         assert per_shard is None or len(shard.sources) <= per_shard
     shuffle.shuffle(sources)
@@ -91,7 +94,26 @@ def test_the_digest_tells_inputs_and_options_apart():
 
 
 def test_videos_count_with_what_their_frames_will_take():
-    assert [stored_bytes(source) for source in sources_of([10, 10])] == [10, 10 * STORED_OVER_SOURCE_BYTES]
+    folder, file = sources_of([10**6, 10**6])
+    assert [stored_bytes(source, Encoding()) for source in (folder, file)] == [10**6, STORED_OVER_SOURCE_BYTES * 10**6]
+    # A third of the frames of what is taken for 30 frames a second; all of a folder of 5.
+    assert stored_bytes(file, Encoding(store_fps=10)) == STORED_OVER_SOURCE_BYTES * 10**6 // 3 + 1
+    assert stored_bytes(folder, Encoding(store_fps=10, folder_fps=5)) == 10**6
+    frame = 256 * 256 * 4 / 3 * STORED_BYTES_PER_PIXEL
+    assert 16_000 < frame < 17_500
+    assert stored_bytes(file, Encoding(store_frames=64)) == math.ceil(64 * frame)
+    assert stored_bytes(file, Encoding(store_frames=6400)) == STORED_OVER_SOURCE_BYTES * 10**6
+    assert stored_bytes(replace(file, span=(1.0, 3.0)), Encoding()) == math.ceil(60 * frame)
+
+
+def test_the_digest_tells_stored_frames_apart_and_equal_options_alike():
+    def digest(**options: float | None) -> str:
+        (shard,) = plan_shards(sources_of([1, 2]), Encoding(**options), 10**9, None, 0)
+        return shard.digest
+
+    assert digest(store_frames=None, store_fps=None) == digest()
+    assert digest(store_fps=8) == digest(store_fps=8.0)
+    assert len({digest(), digest(store_fps=8), digest(store_frames=8), digest(folder_fps=8), digest(short_side=128)}) == 5
 
 
 @pytest.mark.parametrize(("shard_bytes", "per_shard"), [(0, None), (1, 0)])

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from hpcvideo.shards.ranks import INTERRUPTED_EXIT_CODE
+from hpcvideo.shards.tools.copy_set import CopyResult
 
 LISTED_AT_MOST = 20
 _SECONDS_BETWEEN_LINES = 30
@@ -48,3 +54,36 @@ def warn(sentence: str) -> None:
 def count(number: int, thing: str) -> str:
     """"1 shard", "2 shards"."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+@contextmanager
+def ends_at_interrupt(what_now: str) -> Iterator[None]:
+    """Ctrl-C ends the command with 130 and one sentence, not a traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"hpcvideo: interrupted; {what_now}", err=True)
+        raise typer.Exit(INTERRUPTED_EXIT_CODE) from None
+
+
+def show_copies(results: Sequence[CopyResult], as_json: bool) -> None:
+    """What a command that writes new sets of old ones ends with, on rank 0."""
+    if results[0].rank:
+        return
+    if as_json:
+        outcomes = [{**asdict(result), "folder": str(result.folder)} for result in results]
+        for outcome in outcomes:
+            outcome.pop("rank")
+        typer.echo(json.dumps(outcomes[0] if len(outcomes) == 1 else outcomes, indent=1, ensure_ascii=False))
+        return
+    console = Console(highlight=False)
+    for result in results:
+        if result.damaged_shards:
+            console.print(f"{count(result.damaged_shards, 'damaged shard')} written anew")
+        kept = f" ({result.kept_shards} kept from an earlier run)" if result.kept_shards else ""
+        left_out = f"; {result.quarantined} still listed as left out" if result.quarantined else ""
+        console.print(
+            f"{count(result.videos, 'video')}, {count(result.frames, 'frame')}, {result.bytes / 1e6:.1f} MB in "
+            f"{count(result.shards, 'shard')}{kept}{left_out}: {escape(str(result.folder))}",
+            soft_wrap=True,
+        )

@@ -13,33 +13,35 @@ _EBML_MAGIC = b"\x1a\x45\xdf\xa3"
 _SEGMENT_ID = b"\x18\x53\x80\x67"
 
 
-def stated_bytes(path: Path) -> int | None:
+def stated_bytes(path: Path, begin: int = 0, end: int | None = None) -> int | None:
     """Bytes that the outermost elements of an MP4/MOV, Matroska/WebM or AVI file add up to.
 
-    None for other containers and for files that leave their length open (live recordings). A file smaller than this has
-    lost its end. OSError as the file system gives it.
+    begin, end: where the video file lies inside of `path`, a tar file. None for other containers and for files that leave
+    their length open (live recordings). A file smaller than this has lost its end. OSError as the file system gives it.
     """
     with path.open("rb") as stream:
+        size = (stream.seek(0, 2) if end is None else end) - begin
+        stream.seek(begin)
         head = stream.read(12)
-        stream.seek(0)
         if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp"):
-            return _end_of_elements(stream, _mp4_box)
+            return _end_of_elements(stream, begin, size, _mp4_box)
         if head[:4] == _EBML_MAGIC:
-            return _end_of_elements(stream, _ebml_element)
+            return _end_of_elements(stream, begin, size, _ebml_element)
         if head[:4] == b"RIFF":
-            return _end_of_elements(stream, _riff_chunk)
+            return _end_of_elements(stream, begin, size, _riff_chunk)
     return None
 
 
-def _end_of_elements(stream: BinaryIO, element_bytes: Callable[[BinaryIO], int | None]) -> int | None:
+def _end_of_elements(
+    stream: BinaryIO, begin: int, size: int, element_bytes: Callable[[BinaryIO], int | None]
+) -> int | None:
     """Walk element by element; the end of the last one that starts inside the file. Trailing junk ends the walk.
 
     element_bytes gives an element's length, 0 where there is none, None where it leaves its length open.
     """
-    size = stream.seek(0, 2)
     end = 0
     while end < size:
-        stream.seek(end)
+        stream.seek(begin + end)
         length = element_bytes(stream)
         if length is None:
             return None

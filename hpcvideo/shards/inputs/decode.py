@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import av
-import cv2
-import numpy as np
 import simplejpeg
 from av.error import FFmpegError
 
 from hpcvideo.shards.format import SEGMENT_BYTES, Encoding
+from hpcvideo.shards.inputs.choice import FrameChoice
 from hpcvideo.shards.inputs.container_length import stated_bytes
+from hpcvideo.shards.inputs.frame_folder import FRAME_SUFFIXES, frame_files, natural_order  # noqa: F401
+from hpcvideo.shards.inputs.pixels import frame_to_jpeg, image_to_jpeg, shown_size, stored_size
 from hpcvideo.shards.inputs.source import Source
+from hpcvideo.shards.inputs.tar_frames import tar_members
+from hpcvideo.shards.inputs.tar_headers import BrokenTar
 from hpcvideo.shards.records import StoredFrame
 
-FRAME_SUFFIXES = (".jpg", ".jpeg")
 _READ_BYTES = 1 << 20
+Store = Callable[[StoredFrame], None]
 
 
 class BrokenVideo(Exception):
@@ -30,7 +32,10 @@ class BrokenVideo(Exception):
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """What a source turned out to be. Sizes in pixels as stored; `fps` and `duration` (seconds) 0 where unknown."""
+    """What a source turned out to be. Sizes in pixels as stored; `fps` and `duration` (seconds) 0 where unknown.
+
+    num_frames: those stored.
+    """
 
     width: int
     height: int
@@ -40,73 +45,98 @@ class VideoFacts:
     source_sha256: str
 
 
-def encode_video(source: Source, encoding: Encoding, store: Callable[[StoredFrame], None]) -> VideoFacts:
-    """Decode a source and hand each frame to `store` in order of presentation.
+def encode_video(source: Source, encoding: Encoding, store: Store) -> VideoFacts:
+    """Decode a source and hand each chosen frame (see choice.py) to `store` in order of presentation.
 
     A file is decoded with FFmpeg in one thread: first video stream, display rotation applied, audio ignored.
     A folder holds one JPEG a frame (`.jpg`, `.jpeg`), in natural order of names; its digest is SHA-256 over
     name, NUL, length in decimal, NUL, bytes of each. Frames larger than the short side shrink to it (area
-    averaging); a JPEG that needs no resize is kept byte for byte after it was decoded once.
+    averaging); a JPEG that needs no resize is kept byte for byte after it was decoded once. Frames that are not chosen
+    must decode, too.
     Raises BrokenVideo where anything does not decode: the caller must drop what was stored of this source.
     """
-    if source.is_folder:
-        return _encode_folder(source.path, encoding, store)
-    return _encode_file(source.path, encoding, store)
+    return _encode_folder(source, encoding, store) if source.is_folder else _encode_file(source, encoding, store)
 
 
-def stored_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """(width, height) after shrinking to `short_side`, aspect kept, rounded to the nearest pixel, never enlarged."""
-    shorter = min(width, height)
-    if shorter <= short_side:
-        return width, height
-    scaled = [(2 * side * short_side + shorter) // (2 * shorter) for side in (width, height)]
-    return scaled[0], scaled[1]
-
-
-def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key under which frame2 comes before frame10."""
-    pieces = re.split(r"([0-9]+)", name)
-    return tuple((1, int(piece), piece) if piece.isdecimal() else (0, 0, piece) for piece in pieces if piece)
-
-
-def frame_files(folder: Path) -> list[Path]:
-    """The JPEG files of a frame folder in natural order; hidden files are left out."""
-    names = (path for path in folder.iterdir() if path.suffix.lower() in FRAME_SUFFIXES)
-    return sorted((path for path in names if not path.name.startswith(".")), key=lambda path: natural_order(path.name))
-
-
-def _encode_file(source: Path, encoding: Encoding, store: Callable[[StoredFrame], None]) -> VideoFacts:
-    digest, size = hashlib.sha256(), 0
+def _encode_file(source: Source, encoding: Encoding, store: Store) -> VideoFacts:
+    digest, size = _digest_of(source)
+    place = (source.inside.begin, source.inside.end) if source.inside else (0, None)
     try:
-        with source.open("rb") as stream:
-            while block := stream.read(_READ_BYTES):
-                digest.update(block)
-                size += len(block)
-        stated = stated_bytes(source)
+        stated = stated_bytes(source.path, *place)
     except OSError as error:
         raise BrokenVideo(f"cannot be read: {error.strerror}") from error
     if stated is not None and size < stated:
         raise BrokenVideo(f"cut short: {size} bytes of the {stated} that its container states")
-    count, shape, fps, first, end = 0, (0, 0), 0.0, 0.0, 0.0
+    url = str(source.path)
+    if source.inside:  # FFmpeg's protocol for a part of a file
+        url = f"subfile,,start,{source.inside.begin},end,{source.inside.end},,:{url}"
+    if encoding.store_frames is None:
+        return _decode(url, source, encoding, FrameChoice(encoding, source.span), stated is not None, digest, store)
+    # Which frames are wanted depends on how many there are. The packets tell, but only the decoder knows for sure.
+    choice = FrameChoice(encoding, source.span, _count_packets(url, source.span))
+    while True:
+        frames: list[StoredFrame] = []
+        facts = _decode(url, source, encoding, choice, stated is not None, digest, frames.append)
+        if choice.was_right():
+            break
+        choice = FrameChoice(encoding, source.span, choice.in_span)
+    for frame in frames:
+        store(frame)
+    return facts
+
+
+def _digest_of(source: Source) -> tuple[str, int]:
+    """(hex SHA-256, bytes) of a video file, on disk or in a tar file."""
+    digest, size = hashlib.sha256(), 0
+    begin, end = (source.inside.begin, source.inside.end) if source.inside else (0, math.inf)
     try:
-        with av.open(str(source), mode="r") as container:
+        with source.path.open("rb", buffering=0) as stream:
+            stream.seek(begin)
+            while block := stream.read(int(min(_READ_BYTES, end - begin - size))):
+                digest.update(block)
+                size += len(block)
+    except OSError as error:
+        raise BrokenVideo(f"cannot be read: {error.strerror}") from error
+    return digest.hexdigest(), size
+
+
+def _decode(
+    url: str, source: Source, encoding: Encoding, choice: FrameChoice, length_is_proven: bool, digest: str, store: Store
+) -> VideoFacts:
+    count, stored, shape, fps, first, end = 0, 0, (0, 0), 0.0, 0.0, 0.0
+    try:
+        with av.open(url, mode="r") as container:
             fps = _frame_rate(container)
-            for image, begin, shown in _decoded_frames(container, stated is not None):
-                if count and image.shape[:2] != shape:
-                    raise BrokenVideo(
-                        f"frame {count} is {image.shape[1]}x{image.shape[0]} after frames of {shape[1]}x{shape[0]}"
-                    )
-                shape = (image.shape[0], image.shape[1])
+            for frame, begin, shown in _decoded_frames(container, length_is_proven):
+                if count and shown_size(frame) != shape:
+                    width, height = shown_size(frame)
+                    raise BrokenVideo(f"frame {count} is {width}x{height} after frames of {shape[0]}x{shape[1]}")
+                shape = shown_size(frame)
                 first = begin if not count else first
-                store(StoredFrame(_to_jpeg(image, encoding), count, begin - first))
+                if choice.wants(begin - first):
+                    store(StoredFrame(_checked(frame_to_jpeg(frame, encoding)), count, begin - first))
+                    stored += 1
                 end = begin + shown
                 count += 1
     except FFmpegError as error:
         raise BrokenVideo(f"after {count} frames: {type(error).__name__}: {error.strerror}") from error
     if not count:
         raise BrokenVideo("no frame decodes")
-    width, height = stored_size(shape[1], shape[0], encoding.short_side)
-    return VideoFacts(width, height, fps, end - first, count, digest.hexdigest())
+    if not choice.in_span:
+        raise BrokenVideo(_nothing_in(source, end - first))
+    width, height = stored_size(*shape, encoding.short_side)
+    return VideoFacts(width, height, fps, end - first, stored, digest)
+
+
+def _nothing_in(source: Source, duration: float) -> str:
+    begin, end = source.span or (0.0, math.inf)
+    return f"no frame is shown between {begin:g} and {end:g} s; it lasts {duration:g} s"
+
+
+def _checked(jpeg: bytes) -> bytes:
+    if len(jpeg) > SEGMENT_BYTES:
+        raise BrokenVideo(f"a frame takes {len(jpeg)} bytes, more than a segment holds; choose a smaller --short-side")
+    return jpeg
 
 
 def _frame_rate(container: av.container.InputContainer) -> float:
@@ -116,64 +146,97 @@ def _frame_rate(container: av.container.InputContainer) -> float:
     return float(stream.average_rate or stream.guessed_rate or 0)
 
 
+def _count_packets(url: str, span: tuple[float, float] | None) -> int:
+    """Frames shown in the span by what the container says, without decoding any; 0 where it cannot be read."""
+    seconds: list[float] = []
+    try:
+        with av.open(url, mode="r") as container:
+            _frame_rate(container)
+            for packet in container.demux(container.streams.video[0]):
+                if packet.size and not packet.is_discard:
+                    seconds.append(float(packet.pts * packet.time_base) if packet.pts is not None else math.nan)
+    except FFmpegError:
+        return 0
+    if span is None:
+        return len(seconds)
+    first = min(seconds, default=0.0)
+    return sum(span[0] <= second - first < span[1] for second in seconds)
+
+
 def _decoded_frames(
     container: av.container.InputContainer, length_is_proven: bool
-) -> Iterator[tuple[np.ndarray, float, float]]:
-    """Of each frame its pixels, uint8 [height, width, 3] RGB, turned as they are to be shown, the second at which it is
-    shown, and for how many; BrokenVideo at the first doubt."""
+) -> Iterator[tuple[av.VideoFrame, float, float]]:
+    """Each frame, the second at which it is shown, and for how many; BrokenVideo at the first doubt."""
     stream = container.streams.video[0]
     stream.codec_context.thread_count = 1
     rate = _frame_rate(container) or 25.0
-    count, time = 0, 0.0
+    tick, count, time = 0.0, 0, 0.0
     for packet in container.demux(stream):
         if packet.is_corrupt:
             raise BrokenVideo(f"after {count} frames: corrupt packet")
         for frame in packet.decode():
             if frame.is_corrupt:
                 raise BrokenVideo(f"frame {count} is corrupt")
-            image = frame.to_ndarray(format="rgb24")
-            seconds = time + 1 / rate if frame.time is None and count else float(frame.time or 0)
-            time = seconds
-            shown = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 1 / rate
-            yield np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90) % 4)), seconds, shown
+            time = time + 1 / rate if frame.time is None and count else float(frame.time or 0)
+            tick = tick or float(frame.time_base or 0)  # the same for all frames of a stream, and slow to ask for
+            shown = frame.duration * tick if frame.duration and tick else 1 / rate
+            yield frame, time, shown
             count += 1
     # Only where the file's length proves nothing: edit lists and repeated frames of AVI make the count a bad witness.
     if not length_is_proven and count < stream.frames:
         raise BrokenVideo(f"{count} frames decode of the {stream.frames} that its container states")
 
 
-def _encode_folder(source: Path, encoding: Encoding, store: Callable[[StoredFrame], None]) -> VideoFacts:
-    digest = hashlib.sha256()
-    files = frame_files(source)
+def _encode_folder(source: Source, encoding: Encoding, store: Store) -> VideoFacts:
+    digest, stored, shape = hashlib.sha256(), 0, (0, 0)
+    rate = encoding.folder_fps
+    try:
+        files = _folder_frames(source)
+    except BrokenTar as error:
+        raise BrokenVideo(str(error)) from error
+    except OSError as error:
+        raise BrokenVideo(f"cannot be read: {error.strerror}") from error
     if not files:
         raise BrokenVideo(f"the folder holds no JPEG frames ({', '.join(FRAME_SUFFIXES)})")
-    shape = (0, 0)
-    for index, path in enumerate(files):
+    seconds = [index / rate if rate else math.nan for index in range(len(files))]
+    begin, end = source.span or (0.0, math.inf)
+    choice = FrameChoice(encoding, source.span, sum(not (second < begin or second >= end) for second in seconds))
+    for index, (name, read) in enumerate(files):
         try:
-            jpeg = path.read_bytes()
+            jpeg = read()
             image = simplejpeg.decode_jpeg(jpeg, strict=True)
         except OSError as error:
-            raise BrokenVideo(f"frame {path.name} cannot be read: {error.strerror}") from error
+            raise BrokenVideo(f"frame {name} cannot be read: {error.strerror}") from error
         except ValueError as error:
-            raise BrokenVideo(f"frame {path.name} does not decode: {error}") from error
+            raise BrokenVideo(f"frame {name} does not decode: {error}") from error
         if index and image.shape[:2] != shape:
-            raise BrokenVideo(
-                f"frame {path.name} is {image.shape[1]}x{image.shape[0]} after frames of {shape[1]}x{shape[0]}"
-            )
+            raise BrokenVideo(f"frame {name} is {image.shape[1]}x{image.shape[0]} after frames of {shape[1]}x{shape[0]}")
         shape = (image.shape[0], image.shape[1])
-        digest.update(f"{path.name}\0{len(jpeg)}\0".encode() + jpeg)
-        kept = min(shape) <= encoding.short_side and len(jpeg) <= SEGMENT_BYTES
-        store(StoredFrame(jpeg if kept else _to_jpeg(image, encoding), index, math.nan))
+        digest.update(f"{name}\0{len(jpeg)}\0".encode() + jpeg)
+        if choice.wants(seconds[index]):
+            kept = min(shape) <= encoding.short_side and len(jpeg) <= SEGMENT_BYTES
+            store(StoredFrame(jpeg if kept else _checked(image_to_jpeg(image, encoding)), index, seconds[index]))
+            stored += 1
+    duration = len(files) / rate if rate else 0.0
+    if not stored:
+        raise BrokenVideo(_nothing_in(source, duration))
     width, height = stored_size(shape[1], shape[0], encoding.short_side)
-    return VideoFacts(width, height, 0.0, 0.0, len(files), digest.hexdigest())
+    return VideoFacts(width, height, rate or 0.0, duration, stored, digest.hexdigest())
 
 
-def _to_jpeg(image: np.ndarray, encoding: Encoding) -> bytes:
-    height, width = image.shape[:2]
-    size = stored_size(width, height, encoding.short_side)
-    if size != (width, height):
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    jpeg: bytes = simplejpeg.encode_jpeg(image, encoding.quality, colorspace="RGB", colorsubsampling="420")
-    if len(jpeg) > SEGMENT_BYTES:
-        raise BrokenVideo(f"a frame of {size[0]}x{size[1]} takes {len(jpeg)} bytes, more than a segment holds")
-    return jpeg
+def _folder_frames(source: Source) -> list[tuple[str, Callable[[], bytes]]]:
+    """Of each frame of a folder, on disk or in a tar file, its name and how to read it."""
+    if source.inside is None:
+        return [(path.name, path.read_bytes) for path in frame_files(source.path)]
+
+    def reader(offset: int, size: int) -> Callable[[], bytes]:
+        def read() -> bytes:
+            descriptor = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return os.pread(descriptor, size, offset)
+            finally:
+                os.close(descriptor)
+
+        return read
+
+    return [(frame.name, reader(frame.offset, frame.size)) for frame in tar_members(source.path, source.inside)]

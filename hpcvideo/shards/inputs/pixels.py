@@ -1,0 +1,126 @@
+"""From a decoded frame to the JPEG that is stored: turned as it is to be shown, shrunk, in the colours that JPEG means.
+
+Most videos are YUV 4:2:0, and so is the JPEG: their three planes are resized as they are, which is half the pixels of RGB,
+and then brought from the video's matrix and range to those of JFIF (BT.601, full range; ITU-T T.871, 6). Anything else
+(4:2:2, ten bits, odd sizes, rarer matrices) goes through RGB.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import av
+import cv2
+import numpy as np
+import simplejpeg
+
+from hpcvideo.shards.format import Encoding
+
+_BT601, _BT709 = (0.299, 0.114), (0.2126, 0.0722)
+# Of AVColorSpace (ITU-T H.273, table 4): 1 is BT.709, 5 and 6 are BT.601; FFmpeg takes 2, unspecified, as BT.601.
+_MATRICES = {1: _BT709, 2: _BT601, 5: _BT601, 6: _BT601}
+_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+_Planes = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def shown_size(frame: av.VideoFrame) -> tuple[int, int]:
+    """(width, height) of a frame, turned as it is to be shown."""
+    return (frame.height, frame.width) if _quarter_turns(frame) % 2 else (frame.width, frame.height)
+
+
+def stored_size(width: int, height: int, short_side: int) -> tuple[int, int]:
+    """(width, height) after shrinking to `short_side`, aspect kept, rounded to the nearest pixel, never enlarged."""
+    shorter = min(width, height)
+    if shorter <= short_side:
+        return width, height
+    scaled = [(2 * side * short_side + shorter) // (2 * shorter) for side in (width, height)]
+    return scaled[0], scaled[1]
+
+
+def frame_to_jpeg(frame: av.VideoFrame, encoding: Encoding) -> bytes:
+    """The frame as it is stored. FFmpegError where its pixels cannot be converted."""
+    full_range = frame.format.name == "yuvj420p" or frame.color_range == _FULL_RANGE
+    is_planar = frame.format.name in ("yuv420p", "yuvj420p") and frame.width % 2 == frame.height % 2 == 0
+    if not is_planar or frame.colorspace not in _MATRICES:
+        image = np.rot90(frame.to_ndarray(format="rgb24", threads=1), _quarter_turns(frame))
+        return image_to_jpeg(np.ascontiguousarray(image), encoding)
+    width, height = stored_size(*shown_size(frame), encoding.short_side)
+    luma, blue, red = (_turned(_plane(frame, index), frame) for index in range(3))
+    shrunk = _resize(luma, (width, height)), _shrink_chroma(blue, width, height), _shrink_chroma(red, width, height)
+    planes = _to_jpeg_colours(shrunk, _MATRICES[frame.colorspace], full_range)
+    jpeg: bytes = simplejpeg.encode_jpeg_yuv_planes(*planes, encoding.quality)
+    return jpeg
+
+
+def image_to_jpeg(image: np.ndarray, encoding: Encoding) -> bytes:
+    """An image, uint8 [height, width, 3] RGB, as it is stored."""
+    image = _resize(image, stored_size(image.shape[1], image.shape[0], encoding.short_side))
+    jpeg: bytes = simplejpeg.encode_jpeg(image, encoding.quality, colorspace="RGB", colorsubsampling="420")
+    return jpeg
+
+
+def _quarter_turns(frame: av.VideoFrame) -> int:
+    """Counter-clockwise, as numpy.rot90 takes them."""
+    return round(frame.rotation / 90) % 4
+
+
+def _plane(frame: av.VideoFrame, index: int) -> np.ndarray:
+    plane = frame.planes[index]
+    rows = np.frombuffer(plane, np.uint8)[: plane.line_size * plane.height]
+    return rows.reshape(plane.height, plane.line_size)[:, : plane.width]
+
+
+def _turned(plane: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+    turns = _quarter_turns(frame)
+    return np.ascontiguousarray(np.rot90(plane, turns)) if turns else plane
+
+
+def _resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if size == (pixels.shape[1], pixels.shape[0]):
+        return pixels
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+
+
+def _shrink_chroma(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Cb or Cr for a luma of this size. Where that is odd, half of it is not, and the planes must not drift apart."""
+    if width % 2 == height % 2 == 0:
+        return _resize(pixels, (width // 2, height // 2))
+    method = cv2.INTER_AREA if pixels.shape[1] > width else cv2.INTER_LINEAR
+    full = cv2.resize(pixels, (width, height), interpolation=method)
+    full = cv2.copyMakeBorder(full, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+    return cv2.resize(full, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
+
+
+def _to_jpeg_colours(planes: _Planes, matrix: tuple[float, float], full_range: bool) -> _Planes:
+    """Y uint8 [height, width], Cb and Cr uint8 [ceil(height / 2), ceil(width / 2)] of a video as JFIF's; the same shapes."""
+    luma, blue, red = planes
+    scale, offset = _linear_map(matrix, full_range)
+    if matrix == _BT601:
+        luma = cv2.addWeighted(luma, scale[0, 0], luma, 0.0, offset[0])
+    else:
+        # What colour adds to luma, 128 at zero, for uint8 has no sign.
+        zero = 128 * (scale[0, 1] + scale[0, 2])
+        added = cv2.addWeighted(blue, scale[0, 1], red, scale[0, 2], 128 - zero)
+        added = cv2.resize(added, (2 * blue.shape[1], 2 * blue.shape[0]), interpolation=cv2.INTER_NEAREST)
+        added = added[: luma.shape[0], : luma.shape[1]]
+        luma = cv2.addWeighted(luma, scale[0, 0], added, 1.0, offset[0] + zero - 128)
+    return (
+        luma,
+        cv2.addWeighted(blue, scale[1, 1], red, scale[1, 2], offset[1]),
+        cv2.addWeighted(blue, scale[2, 1], red, scale[2, 2], offset[2]),
+    )
+
+
+@cache
+def _linear_map(matrix: tuple[float, float], full_range: bool) -> tuple[np.ndarray, np.ndarray]:
+    """(scale [3, 3], offset [3]) with JFIF's Y, Cb, Cr = scale @ the video's + offset, all in 8 bits, unrounded."""
+    spans = np.array([255.0, 255.0, 255.0] if full_range else [219.0, 224.0, 224.0])
+    zeros = np.array([0.0 if full_range else 16.0, 128.0, 128.0])
+    scale = 255 * _from_rgb(*_BT601) @ np.linalg.inv(_from_rgb(*matrix)) / spans
+    return scale, np.array([0.0, 128.0, 128.0]) - scale @ zeros
+
+
+def _from_rgb(red: float, blue: float) -> np.ndarray:
+    """float [3, 3]: Y, Cb, Cr of R, G, B, all of them 1 wide (H.273, 8.3), given what red and blue add to luma."""
+    luma = np.array([red, 1 - red - blue, blue])
+    return np.stack([luma, ([0, 0, 1] - luma) / (2 - 2 * blue), ([1, 0, 0] - luma) / (2 - 2 * red)])
