@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from rich.table import Table
 
 from hpcvideo.cli.shards.output import LISTED_AT_MOST
 from hpcvideo.errors import InputError
-from hpcvideo.shards.tools.inspect import inspect_set, inspect_shard, inspect_video, write_contact_sheet
+from hpcvideo.shards.tools.inspect import draw_video, inspect_set, inspect_shard, inspect_video
 
 
 def inspect(
@@ -30,7 +32,7 @@ def inspect(
     else:
         facts = inspect_shard(path) if path.is_file() else inspect_set(path)
     if contact_sheet and video is not None:
-        write_contact_sheet(path, video, contact_sheet)
+        draw_video(path, video, contact_sheet)
         facts["contact_sheet"] = str(contact_sheet)
     if as_json:
         typer.echo(json.dumps(facts, indent=1, ensure_ascii=False))
@@ -62,6 +64,14 @@ def _as_cell(name: str, value: Any) -> str:
     """A fact as text: long lists cut, with their number."""
     if name == "frames_per_video":
         return ", ".join(f"{which} {frames}" for which, frames in value.items())
+    if name == "source_frames":
+        return _as_runs(value)
+    if name == "source_seconds":
+        return f"{value[0]:.3f} to {value[-1]:.3f}" if value else "unknown (the source has no clock)"
+    if name in ("fps", "duration") and not value:
+        return "unknown"
+    if name == "actions" and isinstance(value, list):
+        value = [f"{each['begin']:.2f} s to {each['end']:.2f} s: {each['name']}" for each in value]
     if isinstance(value, dict):
         return "\n".join(f"{name}: {each}" for name, each in value.items())
     if isinstance(value, list):
@@ -69,3 +79,14 @@ def _as_cell(name: str, value: Any) -> str:
         more = [f"... {len(lines)} in all"] if len(lines) > LISTED_AT_MOST else []
         return "\n".join(lines[:LISTED_AT_MOST] + more)
     return str(value)
+
+
+def _as_runs(numbers: Sequence[int]) -> str:
+    """Rising numbers in short: "0 to 299", "0 to 290 by 10", or the first of them."""
+    steps = {after - before for before, after in pairwise(numbers)}
+    if len(numbers) > 2 and steps == {1}:
+        return f"{numbers[0]} to {numbers[-1]}"
+    if len(numbers) > 2 and len(steps) == 1:
+        return f"{numbers[0]} to {numbers[-1]} by {steps.pop()}"
+    more = f", ... {len(numbers)} in all" if len(numbers) > LISTED_AT_MOST else ""
+    return ", ".join(map(str, numbers[:LISTED_AT_MOST])) + more

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import simplejpeg
 
-from hpcvideo.errors import HpcvideoError, InputError, OperationFailed
+from hpcvideo.errors import HpcvideoError, InputError
 from hpcvideo.shards.format import Quarantined
-from hpcvideo.shards.frames import decode_frames, read_jpegs, source_sha256
+from hpcvideo.shards.frames import frame_rows, source_rows, source_sha256
 from hpcvideo.shards.manifest import read_manifest
 from hpcvideo.shards.reader import ShardSet
 from hpcvideo.shards.tables import ShardTables, load_tables
-
-_TILE_PIXELS = 224
-_QUALITY = 90
+from hpcvideo.shards.tools.contact_sheet import write_contact_sheet
 
 
 def inspect_set(folder: Path) -> dict[str, Any]:
@@ -56,7 +52,8 @@ def inspect_shard(path: Path) -> dict[str, Any]:
             "min": int(tables.num_frames.min()) if len(tables) else 0,
             "max": int(tables.num_frames.max(initial=0)),
         },
-        "videos_per_label": {names[label] if label < len(names) else str(label): count for label, count in counts},
+        "videos_per_label": {_name(names, label): count for label, count in counts},
+        "actions": len(tables.actions["video"]),
         "ids": [tables.id_of(row) for row in range(len(tables))],
         "quarantined": [asdict(entry) for entry in tables.quarantined],
     }
@@ -71,11 +68,18 @@ def _label_names(path: Path) -> tuple[str, ...]:
 
 
 def inspect_video(path: Path, video_id: str) -> dict[str, Any]:
-    """Facts of one video of a set (a folder) or of a shard (a file). InputError where it is not there."""
-    tables, row = _find(path, video_id)
+    """Facts of one video of a set (a folder) or of a shard (a file). InputError where it is not there.
+
+    `source_frames` are the numbers in the source of the stored frames, `source_seconds` when the source shows them (None
+    where it has no clock); `bytes` are those of its JPEGs.
+    """
+    tables, row = find_video(path, video_id)
+    names = _label_names(tables.path)
     descriptor = os.open(tables.path, os.O_RDONLY)
     try:
         digest = source_sha256(descriptor, tables, row)
+        numbers, seconds = source_rows(descriptor, tables, row)
+        lengths = frame_rows(descriptor, tables, row, range(int(tables.num_frames[row])))["length"]
     finally:
         os.close(descriptor)
     return {
@@ -83,62 +87,39 @@ def inspect_video(path: Path, video_id: str) -> dict[str, Any]:
         "shard": tables.path.name,
         "row": row,
         "labels": list(tables.labels_of(row)),
+        "label_names": [_name(names, label) for label in tables.labels_of(row)],
         "num_frames": int(tables.num_frames[row]),
+        "bytes": int(lengths.sum(dtype=int)),
         "width": int(tables.width[row]),
         "height": int(tables.height[row]),
         "fps": float(tables.fps[row]),
         "duration": float(tables.duration[row]),
-        "actions": [asdict(action) for action in tables.actions_of(row)],
+        "actions": [
+            {"label": action.label, "name": _name(names, action.label), "begin": action.begin, "end": action.end}
+            for action in tables.actions_of(row)
+        ],
+        "source_frames": numbers.tolist(),
+        "source_seconds": None if np.isnan(seconds).any() else [round(float(each), 6) for each in seconds],
         "source_sha256": digest,
     }
 
 
-def write_contact_sheet(path: Path, video_id: str, picture: Path, tiles: int = 16) -> None:
-    """Write `tiles` evenly spaced frames of a video, row by row, as a PNG or JPEG picture.
-
-    InputError where the video is not there or the picture's name has another suffix; OperationFailed where a
-    frame is damaged or the picture cannot be written.
-    """
-    if picture.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise InputError(f"{picture}: a contact sheet is written as .png, .jpg or .jpeg")
-    tables, row = _find(path, video_id)
-    count = int(tables.num_frames[row])
-    frames = np.unique(np.linspace(0, count - 1, min(tiles, count)).round().astype(int)).tolist()
-    descriptor = os.open(tables.path, os.O_RDONLY)
-    try:
-        jpegs = read_jpegs(descriptor, tables, row, frames)
-    finally:
-        os.close(descriptor)
-    try:
-        clip = decode_frames(jpegs, int(tables.height[row]), int(tables.width[row]))
-    except ValueError as error:
-        raise OperationFailed(f"{tables.path}: video {video_id!r} does not decode: {error}") from error
-    try:
-        picture.write_bytes(_picture_bytes(tile_frames(clip), picture.suffix.lower()))
-    except OSError as error:
-        raise OperationFailed(f"{picture}: {error.strerror}") from error
+def _name(names: Sequence[str], label: int) -> str:
+    return names[label] if label < len(names) else str(label)
 
 
-def tile_frames(clip: np.ndarray) -> np.ndarray:
-    """Frames uint8 [n, height, width, 3] as one picture uint8 [h, w, 3]: a near-square grid, each at most 224 pixels."""
-    scale = min(1.0, _TILE_PIXELS / max(clip.shape[1:3]))
-    height, width = (max(1, round(side * scale)) for side in clip.shape[1:3])
-    columns = math.ceil(math.sqrt(len(clip)))
-    sheet = np.zeros((math.ceil(len(clip) / columns) * height, columns * width, 3), np.uint8)
-    for index, frame in enumerate(clip):
-        top, left = index // columns * height, index % columns * width
-        sheet[top : top + height, left : left + width] = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
-    return sheet
+def draw_video(path: Path, video_id: str, picture: Path) -> None:
+    """Write a contact sheet of a video of a set or of a shard, see contact_sheet.py. InputError where it is not there."""
+    tables, row = find_video(path, video_id)
+    names = _label_names(tables.path)
+    labels = ", ".join(_name(names, label) for label in tables.labels_of(row))
+    rate = f", {tables.fps[row]:.4g} frames/s" if tables.fps[row] else ""
+    size = f"{tables.width[row]}x{tables.height[row]}, {tables.num_frames[row]} frames{rate}"
+    write_contact_sheet(tables, row, "   ".join(filter(None, (video_id, labels, size))), picture)
 
 
-def _picture_bytes(image: np.ndarray, suffix: str) -> bytes:
-    if suffix == ".png":
-        return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
-    encoded: bytes = simplejpeg.encode_jpeg(image, _QUALITY)
-    return encoded
-
-
-def _find(path: Path, video_id: str) -> tuple[ShardTables, int]:
+def find_video(path: Path, video_id: str) -> tuple[ShardTables, int]:
+    """Where a video of a set (a folder) or of a shard (a file) is: shard and row. InputError where it is not there."""
     if path.is_file():
         shards = [path]
         quarantined: tuple[Quarantined, ...] = ()

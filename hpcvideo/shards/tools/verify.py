@@ -1,155 +1,194 @@
-"""Check a shard set to the last byte."""
+"""Check a shard set to the last byte, or a sample of it."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import multiprocessing
+import signal
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import simplejpeg
-
-from hpcvideo.errors import HpcvideoError
+from hpcvideo.errors import OperationFailed
 from hpcvideo.shards.format import shard_index
-from hpcvideo.shards.frames import BadFrame, check_frames, frame_rows, sources_are_sound
 from hpcvideo.shards.manifest import ShardEntry, file_problem, read_manifest
+from hpcvideo.shards.ranks import Ranks
 from hpcvideo.shards.tables import ShardTables, UnsoundShard, read_tables
+from hpcvideo.shards.tools.check import Part, Problem, check_rows, check_whole, forget_opened
+from hpcvideo.shards.tools.sample import Sample
 
-_FRAMES_AT_ONCE = 256
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that is not as it was written: in which shard, video and frame (None: all of it), and what."""
-
-    shard: str
-    video: str | None
-    frame: int | None
-    what: str
+_FRAMES_A_TASK = 1024
+_FRAMES_A_WORKER = 10_000  # about the time a worker takes to start
+_TASKS_A_WORKER = 4
 
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was looked at, and what is wrong; nothing is when `problems` is empty."""
+    """What was looked at, and what is wrong; nothing is when `problems` is empty.
+
+    frames: in the shards that could be opened; checked_frames: those looked at (all, unless `sample` says which);
+    decoded: whether they were decoded too. rank: of the process that holds the report, 0 without MPI.
+    """
 
     shards: int
     videos: int
     frames: int
     bytes: int
     decoded: bool
+    sample: Sample | None
+    checked_frames: int
     problems: tuple[Problem, ...]
+    rank: int = 0
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What one rank found: counts, and the problems of each shard by its place in the manifest."""
+
+    videos: int
+    frames: int
+    checked: int
+    problems: dict[int, list[Problem]]
 
 
 def verify_shards(
-    folder: Path, decode: bool = True, progress: Callable[[int, int], None] = lambda done, total: None
+    folder: Path,
+    decode: bool = True,
+    sample: Sample | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> VerifyReport:
-    """Check every shard of the set: size, digest, tables, each frame's checksum and, with `decode`, that it decodes.
+    """Check every shard of the set: size, SHA-256, tables, each frame's checksum and, with `decode`, that it decodes.
 
-    Threads share the work, one video each. `progress(done, total)` counts frames. Damage is reported, not raised;
-    InputError where `folder` is no finished set.
+    With `sample` a part of each shard's frames, and no SHA-256 (it needs every byte); sizes and tables are checked all the
+    same. `workers` processes share the work: unless given, one for each core that this rank has to itself, and fewer for a
+    small set. Under mpiexec and `srun --mpi=pmi2` the ranks share the shards; collective there.
+    `progress(done, total)` counts videos over all ranks, on rank 0. Damage is reported, not raised; InputError where
+    `folder` is no finished set, OperationFailed where a worker dies.
     """
-    manifest = read_manifest(folder)
-    total = sum(shard.frames for shard in manifest.shards)
-    done = videos = frames = 0
-    problems = []
-    listed = {shard.file for shard in manifest.shards}
-    for path in sorted(folder.iterdir()):
-        if shard_index(path.name) is not None and path.name not in listed:
-            problems.append(Problem(path.name, None, None, "not in the manifest"))
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-        for entry in manifest.shards:
+    ranks = Ranks()
+    manifest = ranks.agree(lambda: read_manifest(folder))
+    total = sum(entry.videos for entry in manifest.shards)
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(done, total)
+
+    cores = ranks.own_cores()
+    with ranks.guard(lambda: None):
+        mine = [(index, entry) for index, entry in enumerate(manifest.shards) if index % ranks.size == ranks.rank]
+        useful = 1 + sum(entry.frames for _, entry in mine) // _FRAMES_A_WORKER
+        here = min(cores, useful) if workers is None else workers
+        found = _check_shards(folder, mine, decode, sample, here, lambda: ranks.count_one(count))
+        gathered = ranks.gather(found, count)
+    return replace(ranks.agree(lambda: _report(folder, manifest.shards, gathered, decode, sample)), rank=ranks.rank)
+
+
+def _report(
+    folder: Path, entries: Sequence[ShardEntry], gathered: Sequence[_Found], decode: bool, sample: Sample | None
+) -> VerifyReport:
+    """Rank 0: put the ranks' findings together, in the order of shards, videos and frames."""
+    listed = {entry.file for entry in entries}
+    strange = [
+        Problem(path.name, None, None, "not in the manifest")
+        for path in sorted(folder.iterdir())
+        if shard_index(path.name) is not None and path.name not in listed
+    ]
+    by_shard = {index: problems for found in gathered for index, problems in found.problems.items()}
+    return VerifyReport(
+        shards=len(entries),
+        videos=sum(found.videos for found in gathered),
+        frames=sum(found.frames for found in gathered),
+        bytes=sum(entry.bytes for entry in entries),
+        decoded=decode,
+        sample=sample,
+        checked_frames=sum(found.checked for found in gathered),
+        problems=(*strange, *(problem for index in sorted(by_shard) for problem in by_shard[index])),
+    )
+
+
+def _check_shards(
+    folder: Path,
+    shards: Sequence[tuple[int, ShardEntry]],
+    decode: bool,
+    sample: Sample | None,
+    workers: int,
+    video_done: Callable[[], None],
+) -> _Found:
+    """This rank's shards. Workers are processes: threads gain nothing where little is decoded (the interpreter's lock)."""
+    problems: defaultdict[int, list[Problem]] = defaultdict(list)
+    videos = frames = checked = 0
+    running: deque[tuple[int, ShardEntry, int, Future[Part]]] = deque()
+
+    def take_oldest() -> None:
+        nonlocal checked
+        index, entry, videos_in_it, future = running.popleft()
+        try:
+            part = future.result()
+        except BrokenProcessPool as died:
+            raise OperationFailed(
+                f"{folder / entry.file}: a worker process died while it checked this shard (killed, or out of memory); "
+                "run again with fewer --workers"
+            ) from died
+        problems[index] += part.problems
+        checked += part.frames
+        for _ in range(videos_in_it):
+            video_done()
+
+    forget_opened()  # the files may have changed since this process last looked
+    with _executor(workers) as pool:
+        for index, entry in shards:
             try:
                 if wrong := file_problem(folder, entry):
                     raise UnsoundShard(wrong)
                 tables = read_tables(folder / entry.file)
             except UnsoundShard as unsound:
-                problems.append(Problem(entry.file, None, None, str(unsound)))
-                done += entry.frames
-                progress(done, total)
+                problems[index].append(Problem(entry.file, None, None, str(unsound)))
+                for _ in range(entry.videos):
+                    video_done()
                 continue
             videos += len(tables)
             frames += tables.frames
-            problems += _check_file(folder / entry.file, entry, tables)
-            descriptor = os.open(folder / entry.file, os.O_RDONLY)
-            try:
-                checks = threads.map(
-                    lambda row, held=descriptor, of=tables: _check_video(held, of, row, decode), range(len(tables))
-                )
-                for row, bad in enumerate(checks):
-                    problems += [Problem(entry.file, tables.id_of(row), each.frame, each.reason) for each in bad]
-                    done += int(tables.num_frames[row])
-                    progress(done, total)
-            finally:
-                os.close(descriptor)
-    size = sum(shard.bytes for shard in manifest.shards)
-    return VerifyReport(len(manifest.shards), videos, frames, size, decode, tuple(problems))
+            running.append((index, entry, 0, pool.submit(check_whole, folder, entry, sample)))
+            for rows in _tasks(tables, sample):
+                running.append((index, entry, len(rows), pool.submit(check_rows, folder, entry, sample, rows, decode)))
+                while len(running) > _TASKS_A_WORKER * workers:
+                    take_oldest()
+        while running:
+            take_oldest()
+    return _Found(videos, frames, checked, {index: found for index, found in problems.items() if found})
 
 
-def _check_file(path: Path, entry: ShardEntry, tables: ShardTables) -> Iterator[Problem]:
-    with path.open("rb") as stream:
-        if hashlib.file_digest(stream, "sha256").hexdigest() != entry.sha256:
-            yield Problem(entry.file, None, None, "SHA-256 differs from the manifest's")
-        if not sources_are_sound(stream.fileno(), tables):
-            yield Problem(entry.file, None, None, "its tables of the sources are damaged")
-    if not tables.complete:
-        yield Problem(entry.file, None, None, "not marked complete")
-    if (len(tables), tables.frames) != (entry.videos, entry.frames):
-        yield Problem(
-            entry.file,
-            None,
-            None,
-            f"{len(tables)} videos and {tables.frames} frames, the manifest says {entry.videos} and {entry.frames}",
-        )
-    starts = np.concatenate([[0], np.cumsum(tables.num_frames)])[:-1]
-    for row in np.flatnonzero(starts != tables.first_frame):
-        yield Problem(entry.file, tables.id_of(row), None, "its first frame is not where the video before it ends")
+class _Here(Executor):
+    """Runs a task in this process when it is handed over."""
+
+    def submit(self, task, /, *arguments, **named):  # type: ignore[no-untyped-def]
+        future: Future[Part] = Future()
+        future.set_result(task(*arguments, **named))
+        return future
 
 
-def _check_video(descriptor: int, tables: ShardTables, row: int, decode: bool) -> list[BadFrame]:
-    """All bad frames of one video; a damaged table row counts as frame 0 of what follows."""
-    bad: list[BadFrame] = []
-    count = int(tables.num_frames[row])
-    size = (int(tables.height[row]), int(tables.width[row]))
-    for first in range(0, count, _FRAMES_AT_ONCE):
-        frames = range(first, min(first + _FRAMES_AT_ONCE, count))
-        try:
-            outside = _outside_segments(descriptor, tables, row, frames)
-            jpegs, differing = check_frames(descriptor, tables, row, [f for f in frames if f not in outside])
-        except HpcvideoError as error:
-            return [*bad, BadFrame(row, first, str(error))]
-        bad += [BadFrame(row, frame, "its table entry points outside the segments") for frame in sorted(outside)]
-        bad += differing
-        skip = {each.frame for each in differing}
-        inside = [frame for frame in frames if frame not in outside]
-        for frame, jpeg in zip(inside, jpegs, strict=True):
-            if frame in skip:
-                continue
-            try:
-                found = _size_of(jpeg, decode)
-            except ValueError as error:
-                bad.append(BadFrame(row, frame, f"does not decode: {error}"))
-                continue
-            if found != size:
-                bad.append(BadFrame(row, frame, f"is {found[1]}x{found[0]}, its video {size[1]}x{size[0]}"))
-    return bad
+def _executor(workers: int) -> Executor:
+    """Processes of their own start from a fresh interpreter: a fork would copy MPI, and the locks of the bar's thread."""
+    if workers <= 1:
+        return _Here()
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_leave_interrupts_to_the_parent)
 
 
-def _outside_segments(descriptor: int, tables: ShardTables, row: int, frames: range) -> set[int]:
-    rows = frame_rows(descriptor, tables, row, frames)
-    segments = tables.segments[np.argsort(tables.segments[:, 0])]
-    begin = rows["offset"].astype(np.float64)
-    end = begin + rows["length"]
-    segment = np.searchsorted(segments[:, 0], begin, side="right") - 1
-    good = (segment >= 0) & (end <= segments[segment, 1])
-    return {frames[index] for index in np.flatnonzero(~good)}
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _size_of(jpeg: bytes, decode: bool) -> tuple[int, int]:
-    if decode:
-        height, width = simplejpeg.decode_jpeg(jpeg, strict=True).shape[:2]
-    else:
-        height, width = simplejpeg.decode_jpeg_header(jpeg)[:2]
-    return int(height), int(width)
+def _tasks(tables: ShardTables, sample: Sample | None) -> Iterator[range]:
+    """Rows of videos that are checked in one go: about _FRAMES_A_TASK frames, of a sample more."""
+    limit = _FRAMES_A_TASK * (1 if sample is None else 16)
+    first = filled = 0
+    for row, frames in enumerate(tables.num_frames.tolist(), start=1):
+        filled += frames
+        if filled >= limit or row == len(tables):
+            yield range(first, row)
+            first, filled = row, 0
