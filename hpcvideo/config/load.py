@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -108,5 +109,7 @@ def _sentences(error: ValidationError) -> Iterable[str]:
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     model: Any = RunConfig
     for part in location:
-        model = model.model_fields[part].annotation
+        annotation = model.model_fields[part].annotation
+        # `Section | None` of a section that may be left out.
+        model = next((each for each in get_args(annotation) if each is not NoneType), annotation)
     return sorted(model.model_fields)

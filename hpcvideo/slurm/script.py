@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
@@ -11,59 +10,39 @@ import jinja2
 from hpcvideo.config.resources import slurm_files
 from hpcvideo.errors import InputError
 from hpcvideo.runs import RunDirectory
-from hpcvideo.slurm.site import Site
+from hpcvideo.slurm.job import Job
+from hpcvideo.slurm.site import Site, time_limit_seconds
 
 
-@dataclass(frozen=True)
-class TrainingJob:
-    """What one training job runs, and how it is spread: `nodes` x `ranks_per_node` ranks of `cpus_per_rank` cores.
-
-    Paths are absolute. `command` starts hpcvideo on every node, e.g. ("/env/bin/python", "-m", "hpcvideo").
-    """
-
-    name: str
-    config_path: Path
-    run_path: Path
-    nodes: int
-    ranks_per_node: int
-    cpus_per_rank: int
-    time_limit: str
-    overrides: tuple[str, ...]
-    command: tuple[str, ...]
-    working_directory: Path
-
-    @property
-    def world_size(self) -> int:
-        """Ranks in all."""
-        return self.nodes * self.ranks_per_node
-
-
-def render_training_script(job: TrainingJob, site: Site) -> str:
-    """The sbatch script that trains one run.
+def render_script(job: Job, site: Site) -> str:
+    """The sbatch script of a job, from the template of its kind.
 
     Every value is quoted for the reader that it meets: the shell, or Slurm's own reading of #SBATCH lines.
-    Raises InputError for a name or path that cannot be written on one line, or that Slurm would change.
+    Raises InputError for a name or path that cannot be written on one line, or that Slurm would change, and for a time
+    limit that leaves no time before its warning.
     """
-    _check_job(job)
-    return _templates().get_template("train.sbatch.j2").render(
+    _check_job(job, site)
+    return _templates().get_template(f"{job.kind}.sbatch.j2").render(
         job=job,
         site=site,
         run_path=str(job.run_path),
         options=sbatch_options(job, site),
         exports=exported_variables(job, site),
         rank_log=_without_patterns(RunDirectory(job.run_path).logs) + "/rank-%t.log",
-        arguments=_training_arguments(job),
+        arguments=job.arguments(),
+        mpi=job.mpi_plugin(site),
     )  # fmt: skip
 
 
-def sbatch_options(job: TrainingJob, site: Site) -> list[str]:
+def sbatch_options(job: Job, site: Site) -> list[str]:
     """What follows `#SBATCH ` on the script's first lines, sorted."""
+    warning = job.warning_seconds(site)
     values: dict[str, str | int | None] = {
         "account": site.account,
         "chdir": str(job.working_directory),
         "constraint": site.constraint,
         "cpus-per-task": job.cpus_per_rank,
-        "gpus-per-node": job.ranks_per_node if site.gpus_per_node else None,
+        "gpus-per-node": job.ranks_per_node if job.uses_gpus and site.gpus_per_node else None,
         "job-name": job.name,
         "mem": site.memory,
         "nodes": job.nodes,
@@ -72,6 +51,7 @@ def sbatch_options(job: TrainingJob, site: Site) -> list[str]:
         "output": _without_patterns(RunDirectory(job.run_path).logs) + "/job-%j.log",
         "partition": site.partition,
         "qos": site.qos,
+        "signal": None if warning is None else f"B:USR2@{warning}",
         "time": job.time_limit,
     }
     lines = [f"--{name}={quote_for_sbatch(str(value))}" for name, value in values.items() if value is not None]
@@ -81,21 +61,22 @@ def sbatch_options(job: TrainingJob, site: Site) -> list[str]:
     return sorted(lines)
 
 
-def exported_variables(job: TrainingJob, site: Site) -> dict[str, str]:
+def exported_variables(job: Job, site: Site) -> dict[str, str]:
     """Variables that all ranks get, sorted by name; the site's own win."""
     values = {
         "HDF5_USE_FILE_LOCKING": "FALSE",
-        "HPCVIDEO_DEVICE": site.device,
-        "OMP_NUM_THREADS": str(job.cpus_per_rank),
+        "OMP_NUM_THREADS": str(job.cpus_per_rank) if job.uses_gpus else "1",
         "PYTHONFAULTHANDLER": "1",
         "PYTHONUNBUFFERED": "1",
     }
-    if site.network_interface:
-        values["GLOO_SOCKET_IFNAME"] = site.network_interface
-    if site.device == "cuda":
-        values |= {"NCCL_DEBUG": "WARN", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}
+    if job.uses_gpus:
+        values["HPCVIDEO_DEVICE"] = site.device
         if site.network_interface:
-            values["NCCL_SOCKET_IFNAME"] = site.network_interface
+            values["GLOO_SOCKET_IFNAME"] = site.network_interface
+        if site.device == "cuda":
+            values |= {"NCCL_DEBUG": "WARN", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}
+            if site.network_interface:
+                values["NCCL_SOCKET_IFNAME"] = site.network_interface
     return dict(sorted((values | site.environment).items()))
 
 
@@ -111,25 +92,16 @@ def _without_patterns(path: Path) -> str:
     return str(path).replace("%", "%%")
 
 
-def _training_arguments(job: TrainingJob) -> list[str]:
-    arguments = [*job.command, "train", str(job.config_path), "--run", str(job.run_path)]
-    for override in job.overrides:
-        arguments += ["--set", override]
-    return arguments
-
-
-def _check_job(job: TrainingJob) -> None:
-    texts = {
-        "job name": job.name,
-        "config": str(job.config_path),
-        "run directory": str(job.run_path),
-        "working folder": str(job.working_directory),
-        "time limit": job.time_limit,
-    }
-    texts |= {f"--set {override!r}": override for override in job.overrides}
-    for what, text in texts.items():
+def _check_job(job: Job, site: Site) -> None:
+    for what, text in job.texts().items():
         if any(ord(character) < 32 or ord(character) == 127 for character in text):
             raise InputError(f"{what} {text!r} holds a line break or another control character; choose another")
+    warning, limit = job.warning_seconds(site), time_limit_seconds(job.time_limit)
+    if warning is not None and limit is not None and limit <= warning:
+        raise InputError(
+            f"the time limit {job.time_limit} is no longer than the {warning} s before it at which site {site.name} has "
+            "jobs warned (warning_seconds); give more --time"
+        )
     if not job.name:
         raise InputError("the job name is empty; give one with --name")
     if "\\" in str(job.run_path):

@@ -25,6 +25,17 @@ def check_time_limit(value: object) -> str:
     raise ValueError(f'{value!r} is no time limit; write text such as "90" (minutes), "02:00:00" or "1-12:00:00"')
 
 
+def time_limit_seconds(text: str) -> int | None:
+    """The seconds of a time limit that check_time_limit takes; None for UNLIMITED."""
+    if text == "UNLIMITED":
+        return None
+    days, dash, clock = text.rpartition("-")
+    parts = [int(part) for part in clock.split(":")]
+    # `90` is minutes and `10:30` minutes:seconds, but after days hours come first.
+    places = (3600, 60, 1) if dash or len(parts) == 3 else (60, 1)
+    return int(days or 0) * 86400 + sum(part * place for part, place in zip(parts, places, strict=False))
+
+
 def _check_line(value: object) -> object:
     if isinstance(value, str) and any(ord(character) < 32 or ord(character) == 127 for character in value):
         raise ValueError("holds a line break or another control character")
@@ -58,7 +69,11 @@ class Site(BaseModel):
     constraint: Line | None = None
     time_limit: TimeLimit = "01:00:00"
     requeue: bool = False
-    """Whether Slurm may start the job again after a node failed; the run then resumes."""
+    """Whether a job may be started again: by Slurm after a node failed, by itself at its time limit; it then goes on."""
+    warning_seconds: Annotated[int, Field(ge=1, le=65535)] = 120
+    """How long before its time limit a job is told to end in good order; Slurm may be up to a minute early."""
+    mpi: Line = "pmi2"
+    """srun's --mpi plugin that fits the MPI of the Python environment, as `srun --mpi=list` names it."""
     modules: tuple[Line, ...] = ()
     activate: tuple[Line, ...] = ()
     """Shell lines that make the Python environment usable, run as they stand."""

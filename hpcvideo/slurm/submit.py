@@ -50,14 +50,14 @@ class JobState:
 
 @dataclass(frozen=True)
 class JobEnd:
-    """How a job ended: Slurm's last state (or VANISHED) and the exit code, that of the training wherever it had one."""
+    """How a job ended: Slurm's last state (or VANISHED) and the exit code, that of the work wherever it had one."""
 
     state: str
     exit_code: int
 
 
-def submit(script_text: str, run: Path, site: Site) -> SubmittedJob:
-    """Write the script below RUN/submissions, hand it to sbatch and note the job in RUN/submissions/jobs.jsonl.
+def submit(script_text: str, run: Path, site: Site, kind: str = "train") -> SubmittedJob:
+    """Write the script to RUN/submissions/KIND-NNNN.sbatch, hand it to sbatch and note the job in jobs.jsonl beside it.
 
     Raises OperationFailed where the folder cannot be written, sbatch is missing, Slurm does not answer or refuses.
     """
@@ -66,7 +66,7 @@ def submit(script_text: str, run: Path, site: Site) -> SubmittedJob:
         # Slurm opens the job's log before the script's first line, in a folder that must be there by then.
         for folder in (directory.submissions, directory.logs, directory.errors):
             folder.mkdir(parents=True, exist_ok=True)
-        script = _new_script(directory.submissions, script_text)
+        script = _new_script(directory.submissions, kind, script_text)
     except OSError as error:
         place = error.filename or run
         raise OperationFailed(f"{place}: cannot be written: {error.strerror}; use another --run") from None
@@ -158,11 +158,11 @@ def slurm_variables(site: Site) -> dict[str, str]:
     return child_variables(SLURM_CONF=str(path))
 
 
-def _new_script(folder: Path, text: str) -> Path:
-    number = len(list(folder.glob("train-*.sbatch")))
+def _new_script(folder: Path, kind: str, text: str) -> Path:
+    number = len(list(folder.glob(f"{kind}-*.sbatch")))
     while True:
         number += 1
-        path = folder / f"train-{number:04d}.sbatch"
+        path = folder / f"{kind}-{number:04d}.sbatch"
         try:
             with path.open("x", encoding="utf-8") as file:
                 file.write(text)

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from hpcvideo.slurm.script import TrainingJob, render_training_script
+from hpcvideo.slurm.job import TrainingJob
+from hpcvideo.slurm.script import render_script
 from hpcvideo.slurm.site import Site, load_site
 from hpcvideo.slurm.submit import JobEnd, SubmittedJob, submit, wait_for_job
 
@@ -72,7 +73,7 @@ class Submitter:
             working_directory=self.folder,
             **values,
         )
-        return submit(render_training_script(job, self.site), run, self.site)
+        return submit(render_script(job, self.site), run, self.site)
 
     def finish(self, body: str, **fields: Any) -> tuple[SubmittedJob, JobEnd]:
         """Submit and wait."""

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from hpcvideo.errors import InputError
-from hpcvideo.slurm.script import TrainingJob, quote_for_sbatch, render_training_script
-from hpcvideo.slurm.site import Site, load_site
+from hpcvideo.slurm.job import Job, ShardJob, TrainingJob
+from hpcvideo.slurm.script import quote_for_sbatch, render_script
+from hpcvideo.slurm.site import Site, load_site, time_limit_seconds
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -51,12 +52,43 @@ FULL_SITE = Site(
     environment={"NCCL_DEBUG": "INFO", "GREETING": "two words"},
     network_interface="hsn0",
 )
-CASES = {"local": (PLAIN, None), "generic": (PLAIN, None), "strange": (STRANGE, None), "full": (PLAIN, FULL_SITE)}
+SHARD = ShardJob(
+    name="shard-kinetics400",
+    run_path=Path("/tmp/hpcvideo-golden/runs/shard-kinetics400"),
+    nodes=4,
+    ranks_per_node=2,
+    cpus_per_rank=21,
+    time_limit="02:00:00",
+    command=("/env/bin/hpcvideo",),
+    working_directory=Path("/tmp"),
+    source=Path("/data/kinetics400"),
+    out=Path("/data/shards/kinetics400"),
+    build_arguments=("/data/kinetics400", "--annotations", "train.csv", "--out", "/data/shards/kinetics400"),
+    overwrite=False,
+    again=("hpcvideo", "shards", "submit", "/data/kinetics400", "--site", "local"),
+)
+STRANGE_SHARD = dataclasses.replace(
+    SHARD,
+    name=STRANGE.name,
+    run_path=STRANGE.run_path,
+    source=Path("/data/$(id) `id`"),
+    out=Path("/data/it's 100%"),
+    build_arguments=("/data/$(id) `id`", "--out", "/data/it's 100%", "--labels", "two words"),
+    overwrite=True,
+    again=("hpcvideo", "shards", "submit", "/data/$(id) `id`", "--out", "/data/it's 100%"),
+)
+CASES: dict[str, tuple[Job, Site]] = {
+    "local": (PLAIN, load_site("local")),
+    "generic": (PLAIN, load_site("generic")),
+    "strange": (STRANGE, load_site("local")),
+    "full": (PLAIN, FULL_SITE),
+    "shard": (SHARD, load_site("local")),
+    "shard-strange": (STRANGE_SHARD, FULL_SITE),
+}
 
 
 def render(case: str) -> str:
-    job, site = CASES[case]
-    return render_training_script(job, site or load_site("generic" if case == "generic" else "local"))
+    return render_script(*CASES[case])
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -77,12 +109,36 @@ def test_line_breaks_in_names_are_refused(field: str) -> None:
     bad = "/a\n#SBATCH --account=other"
     value = {"name": bad, "overrides": (bad,)}.get(field, Path(bad))
     with pytest.raises(InputError, match="line break"):
-        render_training_script(dataclasses.replace(PLAIN, **{field: value}), FULL_SITE)
+        render_script(dataclasses.replace(PLAIN, **{field: value}), FULL_SITE)
+
+
+@pytest.mark.parametrize("field", ["name", "run_path", "working_directory", "build_arguments"])
+def test_line_breaks_in_the_names_of_a_build_are_refused(field: str) -> None:
+    bad = "/a\n#SBATCH --account=other"
+    value = {"name": bad, "build_arguments": (bad,)}.get(field, Path(bad))
+    with pytest.raises(InputError, match="line break"):
+        render_script(dataclasses.replace(SHARD, **{field: value}), FULL_SITE)
+
+
+def test_a_time_limit_that_leaves_no_time_before_the_warning_is_refused() -> None:
+    with pytest.raises(InputError, match="time limit 2 is no longer than the 120 s"):
+        render_script(dataclasses.replace(SHARD, time_limit="2"), FULL_SITE)
+    assert "#SBATCH --signal=B:USR2@120\n" in render_script(dataclasses.replace(SHARD, time_limit="3"), FULL_SITE)
+    assert "--signal" not in render_script(PLAIN, FULL_SITE)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 5400), ("10:30", 630), ("1:02:03", 3723), ("1-12", 129600), ("2-0:30", 174600), ("1-0:0:5", 86405)],
+)
+def test_time_limits_are_read_as_slurm_reads_them(text: str, seconds: int) -> None:
+    assert time_limit_seconds(text) == seconds
+    assert time_limit_seconds("UNLIMITED") is None
 
 
 def test_a_run_path_that_slurm_would_change_is_refused() -> None:
     with pytest.raises(InputError, match="backslash"):
-        render_training_script(dataclasses.replace(PLAIN, run_path=Path("/a\\b")), FULL_SITE)
+        render_script(dataclasses.replace(PLAIN, run_path=Path("/a\\b")), FULL_SITE)
 
 
 def test_values_are_quoted_for_sbatch_only_where_needed() -> None:
