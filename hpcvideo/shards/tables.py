@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -84,8 +85,15 @@ class ShardTables:
         return tuple(Action(*values) for values in zip(*columns, strict=True))
 
 
+_BUILD_AGAIN = "delete the file and build again"
+
+
 class UnsoundShard(Exception):
-    """A file that is no whole shard; the text goes on from its name: "is missing"."""
+    """No whole shard, or one that cannot be read; the text goes on from its name: "is missing". `advice`: what to do."""
+
+    def __init__(self, text: str, advice: str = _BUILD_AGAIN) -> None:
+        super().__init__(text)
+        self.advice = advice
 
 
 def load_tables(path: Path) -> ShardTables:
@@ -96,7 +104,7 @@ def load_tables(path: Path) -> ShardTables:
     try:
         return read_tables(path)
     except UnsoundShard as error:
-        raise OperationFailed(f"{path}: {error}; delete the file and build again") from error
+        raise OperationFailed(f"{path}: {error}; {error.advice}") from error
 
 
 def read_tables(path: Path) -> ShardTables:
@@ -106,6 +114,12 @@ def read_tables(path: Path) -> ShardTables:
     except FileNotFoundError as error:
         raise UnsoundShard("is missing") from error
     except _DAMAGE as error:
+        if "locking flag" in str(error):
+            raise UnsoundShard(
+                "is open in this process with other HDF5 locking flags", "close it there, or open it with locking=False"
+            ) from error
+        if number := getattr(error, "errno", None):  # the file system's word, not HDF5's: the shard may be sound
+            raise UnsoundShard(f"cannot be read ({os.strerror(number)})", "mend that and start again") from error
         raise UnsoundShard("is not a whole HDF5 file") from error
     try:
         with shard:

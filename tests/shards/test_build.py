@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tarfile
 import textwrap
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ from hpcvideo.shards.build import BuildOptions, build_shards
 from hpcvideo.shards.build_lock import BuildLock
 from hpcvideo.shards.encode_shard import Decoding, write_shards
 from hpcvideo.shards.format import Encoding
+from hpcvideo.shards.inputs.choice import segment_centres
 from hpcvideo.shards.inputs.decode import encode_video
 from hpcvideo.shards.inputs.source import Source
 from hpcvideo.shards.plan import PlannedShard
@@ -131,6 +133,103 @@ def test_the_truly_corrupted_file_of_the_zoo_is_quarantined(zoo, tmp_path):
         ("corrupted.mp4", "after 28 frames: InvalidDataError: ")
     ]
     assert (result.videos, result.frames) == (1, 10)
+
+
+def test_every_file_of_the_zoo_is_stored_with_its_frames_or_left_out_with_its_reason(zoo, zoo_facts, tmp_path):
+    (tmp_path / "list.csv").write_text("path,label\n" + "".join(f"{name},0\n" for name in zoo_facts))
+    result = build_shards(zoo, tmp_path / "out", tmp_path / "list.csv", options=BuildOptions(short_side=64, workers=2))
+    shards = ShardSet(tmp_path / "out")
+    stored = {shards.video(index).id: shards.video(index) for index in range(len(shards))}
+    reasons = {entry.source: entry.reason for entry in result.quarantined}
+    assert stored.keys() | reasons.keys() == zoo_facts.keys()
+    assert reasons.keys() == {"corrupted.mp4"}
+    for name, facts in zoo_facts.items():
+        if name in stored:
+            assert stored[name].num_frames == int(facts["decoded_frames"]), name
+            assert stored[name].duration == pytest.approx(stored[name].num_frames / float(facts["avg_fps"]), rel=0.03), name
+        else:
+            assert reasons[name].startswith(f"after {facts['decoded_frames']} frames: {facts['decode_error']}")
+
+
+def test_the_bytes_are_the_same_for_any_number_of_workers(videos, shard_set, tmp_path):
+    for workers in (1, 3):
+        out = tmp_path / str(workers)
+        options = BuildOptions(videos_per_shard=3, workers=workers, video_seconds=50 + workers)
+        build_shards(videos, out, videos / "list.csv", options=options)
+        assert files_of(out) == files_of(shard_set)
+
+
+def test_which_frames_are_stored_is_recorded_and_makes_another_set(videos, tmp_path):
+    arguments = ("build", videos, "--annotations", videos / "list.csv", "--out", tmp_path, "--store-frames", 8)
+    assert run_shards(*arguments).returncode == 0
+    shards = ShardSet(tmp_path)
+    assert [shards.video(index).num_frames for index in range(9)] == [8] * 9
+    assert shards.manifest.arguments["store_frames"] == 8
+    assert load_tables(tmp_path / "shard-00000.h5").encoder["store_frames"] == 8
+    for index in range(9):
+        frames = 8 + 2 * int(shards.video(index).id[4])
+        assert shards.source_frames(index)[0].tolist() == segment_centres(frames, 8)
+    other = run_shards(*arguments[:-2], "--store-fps", 5)
+    assert (other.returncode, "store_frames 8 -> None, store_fps None -> 5.0" in other.stderr) == (2, True)
+    assert run_shards(*arguments[:-2], "--store-fps", 5, "--overwrite").returncode == 0
+    shards = ShardSet(tmp_path)
+    assert sorted(shards.video(index).num_frames for index in range(9)) == [4 + index for index in range(9)]
+
+
+def frame_folder(folder: Path, frames: int, seed: int) -> None:
+    folder.mkdir(parents=True)
+    for index, pixels in enumerate(moving_square(frames, 96, 64, seed)):
+        (folder / f"{index}.jpg").write_bytes(simplejpeg.encode_jpeg(pixels))
+
+
+def test_inputs_in_a_tar_file_make_the_same_shards_as_unpacked_ones(videos, tmp_path):
+    unpacked = tmp_path / "unpacked"
+    for index in range(3):
+        frame_folder(unpacked / "folders" / str(index), 4 + index, index)
+        (unpacked / "files").mkdir(exist_ok=True)
+        shutil.copy(videos / f"clip{index}.mp4", unpacked / "files")
+    (tmp_path / "packed").mkdir()
+    with tarfile.open(tmp_path / "packed/all,of them.tar", "w") as tar:
+        tar.add(unpacked / "files", "files")
+        tar.add(unpacked / "folders", "folders")
+    for name in ("unpacked", "packed"):
+        build_shards(tmp_path / name, tmp_path / f"{name}-set")
+    ours, theirs = files_of(tmp_path / "packed-set"), files_of(tmp_path / "unpacked-set")
+    assert {**ours, "manifest.json": b""} == {**theirs, "manifest.json": b""}
+    assert len(ShardSet(tmp_path / "packed-set")) == 6
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+def test_a_video_in_a_tar_file_that_lost_its_end_is_left_out(tmp_path, suffix):
+    whole = write_video(tmp_path / f"a{suffix}", moving_square(20, 96, 64, 1))
+    (tmp_path / "source/c").mkdir(parents=True)
+    for name, kept in (("cut", whole.stat().st_size * 6 // 10), ("whole", whole.stat().st_size)):
+        (tmp_path / "source/c" / f"{name}{suffix}").write_bytes(whole.read_bytes()[:kept])
+    with tarfile.open(tmp_path / "all.tar", "w") as tar:
+        tar.add(tmp_path / "source", ".")
+    result = build_shards(tmp_path / "all.tar", tmp_path / "out")
+    assert [entry.source for entry in result.quarantined] == [f"c/cut{suffix}"]
+    assert result.frames == 20
+
+
+def test_frame_folders_without_a_clock_are_refused_where_one_is_needed(tmp_path):
+    frame_folder(tmp_path / "source/c/a", 10, 1)
+    with pytest.raises(InputError, match=r"c/a: a frame folder has no clock, which --store-fps 5 needs; say with --folder"):
+        build_shards(tmp_path / "source", tmp_path / "out", options=BuildOptions(store_fps=5))
+    clocked = BuildOptions(store_fps=5, folder_fps=10)
+    assert build_shards(tmp_path / "source", tmp_path / "out", options=clocked).frames == 5
+
+
+def test_listed_videos_that_are_missing_are_refused_or_skipped_and_named(videos, tmp_path):
+    (tmp_path / "list.csv").write_text("path,label\nclip0.mp4,0\nnot_there.mp4,1\n")
+    arguments = ("build", videos, "--annotations", tmp_path / "list.csv", "--out", tmp_path / "out")
+    assert run_shards(*arguments).returncode == 2
+    ended = run_shards(*arguments, "--missing", "skip")
+    assert ended.returncode == 0
+    assert "left out because they are missing or do not decode whole: 1 of 2 videos\n  not_there.mp4: " in ended.stderr
+    assert [entry.source for entry in ShardSet(tmp_path / "out").manifest.quarantined] == ["not_there.mp4"]
+    strict = run_shards(*arguments, "--missing", "skip", "--strict")
+    assert (strict.returncode, "1 of 2 videos are missing or do not decode (--strict)" in strict.stderr) == (1, True)
 
 
 def test_a_set_of_nothing_but_broken_videos_is_a_failure(tmp_path):
@@ -349,9 +448,20 @@ def test_tasks_of_srun_that_cannot_see_each_other_are_refused(videos, tmp_path, 
         build_shards(videos, tmp_path / "out", videos / "list.csv")
 
 
-@pytest.mark.parametrize("options", [BuildOptions(quality=0), BuildOptions(short_side=1)])
-def test_options_out_of_range_are_refused(videos, tmp_path, options):
-    with pytest.raises(InputError, match="at least 16 pixels and 1 to 100 expected"):
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (BuildOptions(quality=0), "at least 16 pixels and 1 to 100 expected"),
+        (BuildOptions(short_side=1), "at least 16 pixels and 1 to 100 expected"),
+        (BuildOptions(store_frames=0), "--store-frames 0: 1 or more expected"),
+        (BuildOptions(workers=0), "--workers 0: 1 or more expected"),
+        (BuildOptions(store_fps=0.0), "--store-fps 0.0: more than 0 expected"),
+        (BuildOptions(video_seconds=float("nan")), "--video-seconds nan: more than 0 expected"),
+        (BuildOptions(store_frames=8, store_fps=2.0), "contradict each other; choose one"),
+    ],
+)
+def test_options_out_of_range_are_refused(videos, tmp_path, options, sentence):
+    with pytest.raises(InputError, match=sentence):
         build_shards(videos, tmp_path / "out", videos / "list.csv", options=options)
 
 

@@ -30,10 +30,12 @@ frames = st.lists(
 actions = st.lists(st.builds(Action, st.integers(0, 999), st.floats(0, 1e6), st.floats(0, 1e6)), max_size=3).map(tuple)
 records = st.builds(
     VideoRecord, text, st.lists(st.integers(0, 2**31 - 1), max_size=4, unique=True).map(tuple), actions,
-    st.integers(1, 9999), st.integers(1, 9999), st.floats(0, 1000), st.floats(0, 1e6), st.binary(min_size=32, max_size=32).map(bytes.hex),
+    st.integers(1, 9999), st.integers(1, 9999), st.floats(0, 1000), st.floats(0, 1e6),
+    st.binary(min_size=32, max_size=32).map(bytes.hex),
 )  # fmt: skip
 videos = st.lists(st.tuples(records, frames), max_size=8, unique_by=lambda video: video[0].id)
-left_out = st.lists(st.builds(Quarantined, text.map("broken/".__add__), text), max_size=2, unique_by=lambda entry: entry.source)
+broken_videos = st.builds(Quarantined, text.map("broken/".__add__), text)
+left_out = st.lists(broken_videos, max_size=2, unique_by=lambda entry: entry.source)
 
 
 def equal(a: float, b: float) -> bool:
@@ -86,7 +88,7 @@ def check_by_h5py(path: Path, expected: list[tuple[VideoRecord, list[StoredFrame
     raw = path.read_bytes()
     with h5py.File(path) as shard:
         table = shard["videos"]
-        assert [text for text in table["id"].asstr()[:]] == [record.id for record, _ in expected]
+        assert list(table["id"].asstr()[:]) == [record.id for record, _ in expected]
         assert [sha.decode() for sha in table["source_sha256"][:]] == [record.source_sha256 for record, _ in expected]
         assert json.loads(bytes(shard["quarantined"][:])) == [{"source": e.source, "reason": e.reason} for e in broken]
         assert all(0 < len(data) <= 2000 for data in shard["segments"].values())

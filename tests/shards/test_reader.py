@@ -217,3 +217,12 @@ def test_a_set_can_be_sent_to_a_spawned_process(shard_set, expected):
     shards = pickle.loads(pickle.dumps(ShardSet(shard_set, max_open_shards=2)))
     assert read_at_random(shards, expected, 1)
     assert shards._max_open_shards == 2
+
+
+def test_a_sound_shard_that_is_open_with_other_locking_is_not_called_damaged(damaged):
+    with (
+        h5py.File(damaged / "shard-00000.h5", "r", locking=True),
+        pytest.raises(OperationFailed, match="is open in this process with other HDF5 locking flags; close it there"),
+    ):
+        load_tables(damaged / "shard-00000.h5")
+    assert len(load_tables(damaged / "shard-00000.h5"))

@@ -15,7 +15,7 @@ from av.error import FFmpegError
 from hpcvideo.shards.format import SEGMENT_BYTES, Encoding
 from hpcvideo.shards.inputs.choice import FrameChoice
 from hpcvideo.shards.inputs.container_length import stated_bytes
-from hpcvideo.shards.inputs.frame_folder import FRAME_SUFFIXES, frame_files, natural_order  # noqa: F401
+from hpcvideo.shards.inputs.frame_folder import FRAME_SUFFIXES, frame_files
 from hpcvideo.shards.inputs.pixels import frame_to_jpeg, image_to_jpeg, shown_size, stored_size
 from hpcvideo.shards.inputs.source import Source
 from hpcvideo.shards.inputs.tar_frames import tar_members

@@ -12,7 +12,9 @@ import simplejpeg
 
 from hpcvideo.shards.format import Encoding
 from hpcvideo.shards.inputs.container_length import stated_bytes
-from hpcvideo.shards.inputs.decode import BrokenVideo, encode_video, frame_files, stored_size
+from hpcvideo.shards.inputs.decode import BrokenVideo, encode_video
+from hpcvideo.shards.inputs.frame_folder import frame_files
+from hpcvideo.shards.inputs.pixels import stored_size
 from hpcvideo.shards.records import StoredFrame
 
 from ..generated import moving_square, source_of, write_video

@@ -133,6 +133,15 @@ def test_a_decoder_that_hangs_is_killed_after_its_time(videos, stuck, tmp_path, 
     assert not seen[0].is_running()
 
 
+def test_a_video_that_goes_on_and_on_is_given_up_after_its_time_though_frames_come(videos, tmp_path):
+    long = write_video(tmp_path / "long.mp4", moving_square(300, 640, 480, 1))
+    sources = [source_of(videos / "clip1.mp4"), source_of(long), source_of(videos / "clip1.mp4")]
+    with WorkerPool(sources, Encoding(short_side=480, quality=100), 1, 0.5, tmp_path) as pool:
+        found = list(take_all(pool, 3))
+    assert [reason for _, reason, _ in found] == ["", "took longer than 0.5 s", ""]
+    assert found[1][2] == []
+
+
 def test_a_defect_of_the_decoder_costs_its_video(videos, tmp_path):
     # A folder where a file is said to be is not foreseen by any reader of files.
     (tmp_path / "folder").mkdir()
