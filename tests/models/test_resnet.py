@@ -3,8 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
-from hpcvideo.models import TemporalShift, create_model
+from hpcvideo.models import TemporalShift, create_model, known_models
 
 # torchvision's documentation of its ResNets, 1000 classes; tsm.md section 2.5 for TSM-R50 at 400.
 PUBLISHED_PARAMETERS = [
@@ -41,15 +42,31 @@ def test_parameter_names_are_torchvisions():
         assert name in names
 
 
-def shifted(x, frames, divisor):
+def test_shift_costs_no_multiplication():
+    # 32.70 GMAC for 8 frames of 224 pixels: tsm.md section 2.5
+    counts = {}
+    for name in ("tsn_resnet50", "tsm_resnet50"):
+        with torch.device("meta"):
+            model = create_model(name, 400, 8, channels_last=True)
+        with FlopCounterMode(display=False) as counter:
+            model(torch.empty(1, 8, 3, 224, 224, device="meta"))
+        counts[name] = counter.get_total_flops()
+    assert counts["tsm_resnet50"] == counts["tsn_resnet50"]
+    assert counts["tsm_resnet50"] / 2e9 == pytest.approx(32.70, abs=0.01)
+
+
+def shifted(x, frames, divisor, causal=False):
     clips = x.reshape(-1, frames, *x.shape[1:])
     fold = x.shape[1] // divisor
+    if causal:
+        back = F.pad(clips[:, :-1, :fold], (0, 0, 0, 0, 0, 0, 1, 0))
+        return torch.cat([back, clips[:, :, fold:]], 2).reshape(x.shape)
     ahead = F.pad(clips[:, 1:, :fold], (0, 0, 0, 0, 0, 0, 0, 1))
     back = F.pad(clips[:, :-1, fold : 2 * fold], (0, 0, 0, 0, 0, 0, 1, 0))
     return torch.cat([ahead, back, clips[:, :, 2 * fold :]], 2).reshape(x.shape)
 
 
-def written_out(state, clips, depth, frames, divisor, place, shifts):
+def written_out(state, clips, depth, frames, divisor, place, shifts, causal=False, pool=False):
     """Eval-mode logits by torch.nn.functional alone. shifts(layer, index): whether that block is shifted."""
 
     def bn(x, name):
@@ -62,11 +79,16 @@ def written_out(state, clips, depth, frames, divisor, place, shifts):
     x = torch.cat(list(clips))
     x = F.max_pool2d(F.relu(bn(convolve(x, "conv1", 2), "bn1")), 3, 2, 1)
     for layer in (1, 2, 3, 4):
+        if pool and layer == 2:
+            clip = x.reshape(-1, frames, *x.shape[1:])
+            triples = [range(max(0, t - 1), t + 2) for t in range(0, frames, 2)]
+            x = torch.cat([torch.stack([c[list(three)].amax(0) for three in triples]) for c in clip])
+            frames //= 2
         index = 0
         while f"layer{layer}.{index}.conv1.weight" in state:
             block = f"layer{layer}.{index}"
             stride = 2 if layer > 1 and index == 0 else 1
-            read = shifted(x, frames, divisor) if shifts(layer, index) else x
+            read = shifted(x, frames, divisor, causal) if shifts(layer, index) else x
             identity = read if place == "block" else x
             if f"{block}.downsample.0.weight" in state:
                 identity = bn(convolve(identity, f"{block}.downsample.0", stride), f"{block}.downsample.1")
@@ -107,16 +129,23 @@ def model_with_random_state(name, frames=3, **options):
         ("tsm_resnet50", {"shift_place": "block"}, lambda layer, index: True),
         ("tsm_resnet101", {}, lambda layer, index: index % 2 == 0),
         ("tsm_resnet101", {"shift_place": "block"}, lambda layer, index: True),
+        ("tsm_resnet50", {"channels_last": True}, lambda layer, index: True),
+        ("tsm_resnet18", {"channels_last": True, "shift_place": "block"}, lambda layer, index: True),
+        ("tsm_resnet50", {"causal": True, "channels_last": True}, lambda layer, index: True),
+        ("tsm_resnet18", {"causal": True}, lambda layer, index: True),
+        ("tsm_resnet50", {"temporal_pool": True, "channels_last": True}, lambda layer, index: True),
+        ("tsn_resnet18", {"temporal_pool": True}, lambda layer, index: False),
     ],
 )
 def test_logits_and_gradients_equal_the_written_out_network(name, options, shifts):
-    frames = 3
+    frames = 4 if "temporal_pool" in options else 3
     model = model_with_random_state(name, frames, **options)
     clips = torch.randn(2, frames, 3, 40, 32, dtype=torch.float64)
     learned = {key for key, _ in model.named_parameters()}
     reference_state = {key: value.clone().requires_grad_(key in learned) for key, value in model.state_dict().items()}
     place, divisor = options.get("shift_place", "blockres"), options.get("shift_fraction", 8)
-    reference = written_out(reference_state, clips, int(name[10:]), frames, divisor, place, shifts)
+    causal, pool = options.get("causal", False), options.get("temporal_pool", False)
+    reference = written_out(reference_state, clips, int(name[10:]), frames, divisor, place, shifts, causal, pool)
     logits = model(clips)
     assert logits.shape == (2, 5)
     torch.testing.assert_close(logits, reference, rtol=1e-10, atol=1e-10)
@@ -144,13 +173,23 @@ def test_resnet101_shifts_every_second_block():
     assert len(shifted_blocks) == 2 + 2 + 12 + 2
 
 
-@pytest.mark.parametrize("name", ["tsn_resnet18", "tsm_resnet18", "tsm_resnet50"])
+LAYERED = [
+    ("tsn_resnet18", {}),
+    ("tsm_resnet50", {"temporal_pool": True}),
+    ("tsm_resnet50", {"channels_last": True}),
+    ("tsm_mobilenetv2", {}),
+    ("i3d_resnet50", {"temporal_stride": 2}),
+    ("slowonly_resnet50", {"channels_last": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), LAYERED)
 @pytest.mark.parametrize("training", [False, True])
-def test_layers_in_sequence_are_the_forward_bit_by_bit(name, training):
-    model = create_model(name, 5, 4, width=8).train(training)
+def test_layers_in_sequence_are_the_forward_bit_by_bit(name, options, training):
+    model = create_model(name, 5, 4, width=8, **options).train(training)
     clips = torch.randn(2, 4, 3, 32, 32)
     layers = model.layers()
-    assert [layer for layer, _ in layers][:2] == ["stem", "layer1.0"]
+    assert layers[0][0] == "stem"
     assert layers[-1][0] == "head"
     torch.manual_seed(1)
     whole = model(clips)
@@ -159,6 +198,20 @@ def test_layers_in_sequence_are_the_forward_bit_by_bit(name, training):
     for _, layer in layers:
         activations = layer(activations)
     assert torch.equal(whole, activations)
+
+
+@pytest.mark.parametrize("name", known_models())
+def test_every_tensor_of_a_model_belongs_to_one_layer(name):
+    options = {"temporal_pool": True} if name == "tsm_resnet50" else {}
+    with torch.device("meta"):
+        model = create_model(name, 5, 4, **options)
+    owned = model.layer_modules()
+    assert list(owned) == [layer for layer, _ in model.layers()]
+    prefixes = [prefix for modules in owned.values() for prefix in modules]
+    for tensor in model.state_dict():
+        assert sum(tensor.startswith(f"{prefix}.") for prefix in prefixes) == 1, tensor
+    for prefix in prefixes:
+        assert any(tensor.startswith(f"{prefix}.") for tensor in model.state_dict()), prefix
 
 
 def test_order_of_frames_matters_to_tsm_and_not_to_tsn():
@@ -176,12 +229,51 @@ def test_clips_of_a_batch_do_not_mix():
     torch.testing.assert_close(model(clips)[1:], model(clips[1:]), rtol=1e-12, atol=1e-12)
 
 
-def test_the_whole_model_compiles_without_graph_breaks():
-    model = create_model("tsm_resnet18", 5, 3, width=8)
-    clips = torch.randn(2, 3, 3, 32, 32)
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    model.eval()
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("tsm_resnet50", {"channels_last": True}),
+        ("tsm_resnet18", {"temporal_pool": True, "shift_place": "block"}),
+        ("tsm_mobilenetv2", {"causal": True, "channels_last": True}),
+    ],
+)
+def test_the_whole_model_compiles_without_graph_breaks(name, options):
+    torch._dynamo.reset()
+    model = create_model(name, 5, 2, width=8, **options).eval()
+    clips = torch.randn(1, 2, 3, 32, 32)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(clips), model(clips))
+    compiled(clips).sum().backward()
+    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    model(clips).sum().backward()
+    torch.testing.assert_close(gradients, [parameter.grad for parameter in model.parameters()])
+
+
+@pytest.mark.parametrize("name", ["tsm_resnet50", "tsn_resnet18", "tsm_mobilenetv2"])
+def test_channels_last_holds_for_every_activation(name):
+    model = create_model(name, 5, 2, width=16, channels_last=True)
+    activations = torch.randn(1, 2, 3, 64, 64)
+    for _, layer in model.layers()[:-1]:
+        activations = layer(activations)
+        assert activations.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("name", ["tsm_resnet18", "tsm_resnet50", "tsm_mobilenetv2", "i3d_resnet50"])
+def test_with_zero_gamma_every_residual_block_starts_as_its_identity(name):
+    model = create_model(name, 5, 2, width=16, zero_gamma=True).train()
+    features = torch.randn(1, 2, 3, 64, 64)
+    seen = 0
+    for layer_name, layer in model.layers()[:-1]:
+        out = layer(features)
+        narrows = name == "tsm_mobilenetv2" and not getattr(layer, "has_identity", False)
+        if layer_name != "stem" and not narrows:
+            projection = getattr(layer, "downsample", None)
+            identity = features if projection is None else projection(features)
+            torch.testing.assert_close(out, identity if name == "tsm_mobilenetv2" else identity.relu())
+            seen += 1
+        features = out
+    assert seen == {"tsm_resnet18": 8, "tsm_resnet50": 16, "tsm_mobilenetv2": 10, "i3d_resnet50": 16}[name]
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 3, 32, 32), (2, 4, 1, 32, 32), (8, 3, 32, 32)])

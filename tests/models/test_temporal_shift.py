@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcvideo.models import TemporalShift, shift_frames
+from hpcvideo.models.temporal_shift import shift_onwards
 
 
 def shift_by_loop(features: torch.Tensor, frames: int, fold_divisor: int) -> torch.Tensor:
@@ -87,3 +88,26 @@ def test_features_that_are_no_whole_clips_are_refused():
         shift_frames(torch.zeros(7, 8, 1, 1), frames=4)
     with pytest.raises(ValueError, match="fold_divisor = 1"):
         shift_frames(torch.zeros(8, 8, 1, 1), frames=4, fold_divisor=1)
+
+
+def test_causal_shift_moves_one_fold_from_the_frame_before():
+    features = torch.arange(1.0, 4.0).view(3, 1, 1, 1).expand(3, 8, 1, 1)
+    shifted = shift_frames(features, frames=3, causal=True)[:, :, 0, 0]
+    assert shifted[:, 0].tolist() == [0, 1, 2]
+    assert all(shifted[:, channel].tolist() == [1, 2, 3] for channel in range(1, 8))
+    features = torch.randn(2 * 3, 9, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: shift_frames(x, 3, 4, causal=True), features)
+
+
+@settings(max_examples=30, deadline=None)
+@given(batch=st.integers(1, 3), pieces=st.lists(st.integers(1, 3), min_size=1, max_size=4), divisor=st.integers(2, 9))
+def test_pieces_of_a_stream_shift_as_the_whole(batch, pieces, divisor):
+    frames = sum(pieces)
+    video = torch.randn(batch, frames, 12, 2, 2)
+    before = torch.zeros(batch, 12 // divisor, 2, 2)
+    out = []
+    for piece in video.split(pieces, 1):
+        shifted, before = shift_onwards(piece.flatten(0, 1), before)
+        out.append(shifted.unflatten(0, (batch, -1)))
+    whole = shift_frames(video.flatten(0, 1), frames, divisor, causal=True).unflatten(0, (batch, -1))
+    assert torch.equal(torch.cat(out, 1), whole)

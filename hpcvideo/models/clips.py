@@ -1,0 +1,57 @@
+"""What every network does with the axes of a clip, and how every network starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+Layer = tuple[str, Callable[[Tensor], Tensor]]
+"""A layer's name and its function of one tensor; see `FrameResNet.layers`."""
+
+
+def check_clips(clips: Tensor, frames: int) -> None:
+    """Raises ValueError unless clips are [batch, frames, 3, height, width]."""
+    if clips.ndim != 5 or clips.shape[1] != frames or clips.shape[2] != 3:
+        raise ValueError(f"the model takes clips [batch, {frames} frames, 3, height, width], but got {list(clips.shape)}")
+
+
+def run_layers(layers: Iterable[Layer], clips: Tensor) -> Tensor:
+    """The layers one after the other."""
+    activations = clips
+    for _, layer in layers:
+        activations = layer(activations)
+    return activations
+
+
+def as_images(clips: Tensor, channels_last: bool) -> Tensor:
+    """[batch, frames, 3, height, width] to [batch * frames, 3, height, width], in channels-last memory if asked.
+
+    Convolutions, normalisations and sums keep the memory format of what they read, so that this one copy of the
+    smallest tensor decides for the whole network.
+    """
+    images = clips.flatten(0, 1)
+    return images.contiguous(memory_format=torch.channels_last) if channels_last else images
+
+
+def mean_over_frames(logits: Tensor, frames: int) -> Tensor:
+    """[batch * frames, classes] to [batch, classes]."""
+    return logits.unflatten(0, (-1, frames)).mean(1)
+
+
+def initialise(model: nn.Module, classifier: nn.Linear, last_norms: Iterable[nn.Module], zero_gamma: bool) -> None:
+    """Convolutions as in torchvision's ResNet, the classifier as in the public TSM code (normal of 0.001, bias 0).
+
+    zero_gamma: the last normalisation of each residual block starts with gamma 0, so that every block starts as the
+    identity (Goyal et al., arXiv 1706.02677, section 5.1), which helps large batches.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    nn.init.normal_(classifier.weight, std=0.001)
+    nn.init.zeros_(classifier.bias)
+    if zero_gamma:
+        for norm in last_norms:
+            assert isinstance(norm.weight, Tensor)
+            nn.init.zeros_(norm.weight)

@@ -1,0 +1,139 @@
+"""3D ResNets made of the 2D ones by giving some kernels a length in time: I3D and SlowOnly.
+
+I3D (arXiv 1705.07750) on ResNet, as used beside TSM: conv1 of a block becomes 3x1x1, or conv2 becomes 3x3x3. SlowOnly is
+the slow path of SlowFast (arXiv 1812.03982): 3x1x1 in layer3 and layer4 only. The 15-minutes paper's own inflation and
+strides could not be read; the parameter counts that its authors' papers give fit all blocks inflated, our default.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from hpcvideo.models.clips import Layer, check_clips, initialise, run_layers
+from hpcvideo.models.resnet import BLOCKS_PER_LAYER
+from hpcvideo.models.temporal_convolution import InflatedBottleneck, TemporalConvolution
+
+InflatedBlocks = Literal["all", "alternate", "late"]
+Kernel = Literal["3x1x1", "3x3x3"]
+TEMPORAL_STRIDES = (1, 2, 4, 8)
+
+
+class InflatedResNet(nn.Module):
+    """A bottleneck ResNet over clips [batch, 3, frames, height, width] inside.
+
+    kernel: what an inflated block has. inflated_blocks: `all`; `alternate`, every second one counted from the first of
+    each layer, but all of layer1 and the second of layer4 (non-local networks, arXiv 1711.07971, as in the public
+    model zoos: 28.04 million parameters); `late`, all of layer3 and layer4 (SlowOnly). stem_taps: frames that the
+    first convolution spans. temporal_stride: frames that one frame behind layer1 stands for: 1; 2 by a maximum over
+    three frames behind layer1; 4 with the stem's pooling too; 8 with the stem's convolution too. causal: every temporal
+    kernel looks only back (with temporal_stride 1). The rest as in FrameResNet; logits are made of the mean over frames.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        num_classes: int,
+        frames: int,
+        *,
+        kernel: Kernel,
+        inflated_blocks: InflatedBlocks = "all",
+        stem_taps: int = 5,
+        temporal_stride: int = 1,
+        causal: bool = False,
+        zero_gamma: bool = False,
+        dropout: float = 0.5,
+        width: int = 64,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.frames = frames
+        self.num_classes = num_classes
+        self.causal = causal
+        self.channels_last = channels_last
+        reach = {"before": stem_taps - 1, "after": 0} if causal else {}
+        self.conv1 = TemporalConvolution(
+            3, width, 7, taps=stem_taps, stride=2, frame_stride=2 if temporal_stride == 8 else 1, **reach
+        )
+        self.bn1 = nn.BatchNorm3d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = (
+            nn.MaxPool3d(3, stride=2, padding=1)
+            if temporal_stride >= 4
+            else nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+        )
+        self.temporal_pool = nn.MaxPool3d((3, 1, 1), stride=(2, 1, 1), padding=(1, 0, 0)) if temporal_stride > 1 else None
+
+        in_channels = width
+        for number, block_count in enumerate(BLOCKS_PER_LAYER[depth], start=1):
+            channels = width * 2 ** (number - 1)
+            blocks = []
+            for index in range(block_count):
+                taps = 3 if _is_inflated(inflated_blocks, number, index) else 1
+                stride = 2 if number > 1 and index == 0 else 1
+                first, second = (taps, 1) if kernel == "3x1x1" else (1, taps)
+                blocks.append(
+                    InflatedBottleneck(
+                        in_channels, channels, stride, first_taps=first, second_taps=second, causal=causal
+                    )
+                )
+                in_channels = channels * InflatedBottleneck.expansion
+            setattr(self, f"layer{number}", nn.Sequential(*blocks))
+
+        self.avgpool = nn.AdaptiveAvgPool3d(1)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(in_channels, num_classes)
+        initialise(self, self.fc, [block.last_norm for _, block in self._blocks()], zero_gamma)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """[batch, frames, 3, height, width] float to logits [batch, num_classes].
+
+        Raises ValueError for clips of another shape.
+        """
+        return run_layers(self.layers(), clips)
+
+    def layers(self) -> list[Layer]:
+        """(name, function) in execution order, as FrameResNet.layers; between them run features [batch, channels,
+        frames, height, width]."""
+        layers: list[Layer] = [("stem", self.stem), *self._blocks(), ("head", self.head)]
+        if self.temporal_pool is not None:
+            names = [name for name, _ in layers]
+            layers.insert(names.index("layer2.0"), ("temporal_pool", self.temporal_pool))
+        return layers
+
+    def layer_modules(self) -> dict[str, tuple[str, ...]]:
+        """Layer -> names of its submodules with parameters; together they hold every parameter and buffer once."""
+        own = {"stem": ("conv1", "bn1"), "temporal_pool": (), "head": ("fc",)}
+        return {name: own.get(name, (name,)) for name, _ in self.layers()}
+
+    def stem(self, clips: Tensor) -> Tensor:
+        """[batch, frames, 3, height, width] to [batch, width, frames (or fewer), height / 4, width / 4]."""
+        check_clips(clips, self.frames)
+        features = clips.transpose(1, 2)
+        if self.channels_last:
+            features = features.contiguous(memory_format=torch.channels_last_3d)
+        else:
+            features = features.contiguous()
+        return self.maxpool(self.relu(self.bn1(self.conv1(features))))
+
+    def head(self, features: Tensor) -> Tensor:
+        """[batch, channels, frames, height, width] to logits [batch, num_classes]."""
+        return self.fc(self.dropout(self.avgpool(features).flatten(1)))
+
+    def _blocks(self) -> list[tuple[str, InflatedBottleneck]]:
+        return [
+            (f"layer{number}.{index}", block)
+            for number in range(1, 5)
+            for index, block in enumerate(self.get_submodule(f"layer{number}").children())
+            if isinstance(block, InflatedBottleneck)
+        ]
+
+
+def _is_inflated(blocks: InflatedBlocks, layer: int, index: int) -> bool:
+    if blocks == "late":
+        return layer >= 3
+    if blocks == "alternate" and layer > 1:
+        return index % 2 == (1 if layer == 4 else 0)
+    return True
