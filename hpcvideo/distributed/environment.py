@@ -225,13 +225,18 @@ def cores_per_rank(place: ProcessEnvironment) -> int:
     requested = os.environ.get("OMP_NUM_THREADS")
     if requested and requested.isdigit() and int(requested) > 0:
         return int(requested)
-    available = len(os.sched_getaffinity(0))
+    available = available_cores()
     granted = os.environ.get("SLURM_CPUS_PER_TASK", "")
     if place.launcher == "slurm" and granted.isdigit():
         return max(1, min(int(granted), available))
     # Ranks bound to cores of their own see fewer than the machine has; the others share all of them.
     sharing = 1 if available < (os.cpu_count() or 1) else place.local_world_size
     return max(1, available // sharing)
+
+
+def available_cores() -> int:
+    """The cores that this process may use: those of its job step, where a batch system binds it to some."""
+    return len(os.sched_getaffinity(0))
 
 
 def mpi_launched() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,12 +19,13 @@ TIMEOUT = timedelta(minutes=10)
 
 
 @contextmanager
-def joined(place: ProcessEnvironment) -> Iterator[Device]:
+def joined(place: ProcessEnvironment, device: Device | None = None) -> Iterator[Device]:
     """Within this block the ranks form one process group and this one has its device and its share of the cores.
 
+    device: this one instead of the rank's own, for work that needs no GPU.
     Raises OperationFailed where the ranks do not find each other.
     """
-    device = choose_device(place)
+    device = device or choose_device(place)
     export_for_deepspeed(place, device.accelerator, device.torch_device.index or 0)
     torch.set_num_threads(cores_per_rank(place))
     meeting_point = f"tcp://{place.master_address}:{place.master_port}"
@@ -45,16 +47,17 @@ def joined(place: ProcessEnvironment) -> Iterator[Device]:
         dist.destroy_process_group()
 
 
-def average(tensors: list[Tensor], device: Device) -> None:
-    """Replace each floating-point tensor by its mean over all ranks, in place, in one exchange per dtype."""
-    if dist.get_world_size() == 1:
+def average(tensors: list[Tensor], device: Device, group: Any = None) -> None:
+    """Replace each floating-point tensor by its mean over the ranks of a process group (default: all), in place, in one
+    exchange per dtype."""
+    if dist.get_world_size(group) == 1:
         return
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):  # in one order on all ranks, which a set is not
-        group = [tensor for tensor in tensors if tensor.dtype == dtype]
-        flat = torch.cat([tensor.detach().reshape(-1).to(device.torch_device) for tensor in group])
-        dist.all_reduce(flat)
-        flat /= dist.get_world_size()
-        for tensor, part in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
+        alike = [tensor for tensor in tensors if tensor.dtype == dtype]
+        flat = torch.cat([tensor.detach().reshape(-1).to(device.torch_device) for tensor in alike])
+        dist.all_reduce(flat, group=group)
+        flat /= dist.get_world_size(group)
+        for tensor, part in zip(alike, flat.split([tensor.numel() for tensor in alike]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
 

@@ -19,11 +19,26 @@ def start_engine(model: nn.Module, optimizer: Optimizer, split: BatchSplit, devi
     """
     import deepspeed
 
+    prepare_deepspeed(device)
+    settings = engine_settings(split)
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings, dist_init_required=False)
+    engine.enable_backward_allreduce = False
+    return engine
+
+
+def prepare_deepspeed(device: Device) -> None:
+    """Let DeepSpeed use the process group that is there, quietly and without compiling anything."""
+    import deepspeed
+
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     # Only DeepSpeed's inference all-reduce would use its shared-memory op, yet each first start would compile it.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend=device.backend, auto_mpi_discovery=False, verbose=False)
-    settings = {
+
+
+def engine_settings(split: BatchSplit) -> dict[str, Any]:
+    """DeepSpeed's configuration for a split of the batch; learning rates and clipping are ours."""
+    return {
         "train_batch_size": split.global_batch,
         "train_micro_batch_size_per_gpu": split.micro_batch,
         "gradient_accumulation_steps": split.accumulation,
@@ -31,6 +46,3 @@ def start_engine(model: nn.Module, optimizer: Optimizer, split: BatchSplit, devi
         "zero_optimization": {"stage": 0},
         "gradient_clipping": 0.0,
     }
-    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings, dist_init_required=False)
-    engine.enable_backward_allreduce = False
-    return engine

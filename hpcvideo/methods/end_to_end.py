@@ -2,48 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hpcvideo.distributed.keyed_random import combine
 from hpcvideo.distributed.process_group import average
 from hpcvideo.methods.deepspeed_engine import start_engine
+from hpcvideo.methods.forward_key import forward_key
 from hpcvideo.methods.named_state import load_model_state, load_optimizer_state, model_state, optimizer_state
-from hpcvideo.methods.protocol import MethodParts, StepResult
+from hpcvideo.methods.protocol import BatchShare, MethodParts, StepResult
 from hpcvideo.models.normalisation import normalise_clips
 from hpcvideo.runs.phases import PhaseClock
-
-_DROPOUT_PURPOSE = 3  # keeps these draws apart from those of order and clips
+from hpcvideo.tasks.mixup import mixup_key
 
 
 class EndToEnd:
-    """See hpcvideo.methods.protocol.Method. Random draws of a forward (dropout) are keyed by (seed, step, micro-batch)."""
+    """See hpcvideo.methods.protocol.Method. Random draws (dropout, mixup) are keyed by (seed, step, micro-batch)."""
 
     def __init__(self, parts: MethodParts) -> None:
         self._task, self._split, self._device = parts.task, parts.split, parts.device
         self._seed, self._rank, self._clip = parts.seed, parts.place.rank, parts.gradient_clip
+        self._mixup = parts.mixup
+        self.share = BatchShare(parts.place.rank, parts.place.world_size)
         self._model = parts.model.to(parts.device.torch_device)
         self._optimizer = parts.optimizer(self._model)
         self._engine = start_engine(self._model, self._optimizer, parts.split, parts.device)
+
+    def facts(self) -> dict[str, Any]:
+        return {}
 
     def set_learning_rate(self, learning_rate: float) -> None:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate * group.get("lr_scale", 1.0)
 
-    def step(self, batch: Mapping[str, Any], step: int, clock: PhaseClock) -> StepResult:
+    def step(self, micro_batches: Iterator[Mapping[str, Any]], step: int, clock: PhaseClock) -> StepResult:
         self._engine.train()
         losses = []
         for micro in range(self._split.accumulation):
-            part = slice(micro * self._split.micro_batch, (micro + 1) * self._split.micro_batch)
+            piece = next(micro_batches)
             with clock.phase("to_device"):
-                piece = {key: value[part] for key, value in batch.items()}
                 clips = normalise_clips(piece["clips"].to(self._device.torch_device, non_blocking=True))
                 # Keyed by the micro-batch's place in the global batch, so that ranks and accumulation draw alike.
                 place = self._rank * self._split.accumulation + micro
-                torch.manual_seed(combine(_DROPOUT_PURPOSE, self._seed, step, place))
+                if self._mixup is not None:
+                    key = mixup_key(self._seed, step, place)
+                    clips, piece = self._mixup.clips(clips, key), self._mixup.labels(piece, key)
+                torch.manual_seed(forward_key(self._seed, step, place))
             with clock.phase("forward"):
                 loss = self._task.loss(self._engine(clips), piece)
             with clock.phase("backward"):
@@ -60,10 +66,10 @@ class EndToEnd:
         return StepResult(float(torch.stack(losses).mean()), float(norm))
 
     @torch.no_grad()
-    def evaluate(self, batch: Mapping[str, Any]) -> Tensor:
+    def evaluate(self, batch: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any]]:
         self._model.eval()
         outputs: Tensor = self._model(normalise_clips(batch["clips"].to(self._device.torch_device)))
-        return outputs
+        return outputs, batch
 
     def average_statistics(self) -> None:
         average([buffer for buffer in self._model.buffers() if buffer.is_floating_point()], self._device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from hpcvideo.distributed.device import Device
 from hpcvideo.distributed.environment import ProcessEnvironment
 from hpcvideo.runs.phases import PhaseClock
 from hpcvideo.tasks import Task
+from hpcvideo.tasks.mixup import Mixup
 
 
 @dataclass(frozen=True)
@@ -26,17 +27,30 @@ class BatchSplit:
 
 
 @dataclass(frozen=True)
+class BatchShare:
+    """Which part of every global batch a rank works on: part `index` of `count` equal ones. fed: whether it is given the
+    part's batches; a rank that is not gets them from another one and is stepped with empty ones."""
+
+    index: int
+    count: int
+    fed: bool = True
+
+
+@dataclass(frozen=True)
 class MethodParts:
-    """What every method is made from. `optimizer` makes one for (a part of) the model."""
+    """What every method is made from. `optimizer` makes one for (a part of) the model; clip_shape: [frames, 3, height,
+    width] of what it is fed; mixup: None where clips are not mixed."""
 
     model: nn.Module
     task: Task
+    clip_shape: tuple[int, int, int, int]
     optimizer: Callable[[nn.Module], Optimizer]
     split: BatchSplit
     gradient_clip: float
     seed: int
     place: ProcessEnvironment
     device: Device
+    mixup: Mixup | None = None
 
 
 @dataclass(frozen=True)
@@ -50,14 +64,28 @@ class StepResult:
 class Method(Protocol):
     """One way to train. Batches are what hpcvideo.data.ClipLoader gives."""
 
+    @property
+    def share(self) -> BatchShare:
+        """What this rank must be fed, in training and in evaluation."""
+
+    def facts(self) -> dict[str, Any]:
+        """What the run's start event tells of how the method lies on the ranks; JSON types, no key but the method's own."""
+
     def set_learning_rate(self, learning_rate: float) -> None:
         """The rate of the next step; parameter groups multiply it by their `lr_scale`."""
 
-    def step(self, batch: Mapping[str, Any], step: int, clock: PhaseClock) -> StepResult:
-        """One update from this rank's share of global batch `step` (0-based), its time charged to `clock`'s phases."""
+    def step(self, micro_batches: Iterator[Mapping[str, Any]], step: int, clock: PhaseClock) -> StepResult:
+        """One update from this rank's share of global batch `step` (0-based), its time charged to `clock`'s phases.
 
-    def evaluate(self, batch: Mapping[str, Any]) -> Tensor:
-        """The model's outputs for a batch, in evaluation mode and without gradients."""
+        Takes as many micro-batches as the split accumulates, each when it is needed, and outside of any phase: the
+        iterator charges `data_wait` itself.
+        """
+
+    def evaluate(self, batch: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any]] | None:
+        """The model's outputs for a batch and that batch (without its clips), in evaluation mode and without gradients.
+
+        None on a rank that works towards the outputs of another one: each clip's come out on one rank.
+        """
 
     def average_statistics(self) -> None:
         """Give every rank the mean of the ranks' running statistics (BatchNorm). Collective."""

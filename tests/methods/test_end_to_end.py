@@ -21,6 +21,7 @@ from hpcvideo.methods import BatchSplit, MethodParts, create_method
 from hpcvideo.models import create_model
 from hpcvideo.runs.phases import PhaseClock
 from hpcvideo.tasks import create_task
+from hpcvideo.tasks.mixup import Mixup, mixup_key
 from hpcvideo.training.optimizers import make_optimizer
 
 CLASSES, FRAMES, SIZE, BATCH, STEPS = 5, 4, 64, 12, 4
@@ -58,19 +59,32 @@ def fresh_model() -> nn.Module:
     return model
 
 
+def pieces(batch: dict[str, Tensor], accumulation: int = 1) -> Iterator[dict[str, Tensor]]:
+    """The batch's micro-batches."""
+    each = BATCH // accumulation
+    return ({key: value[at : at + each] for key, value in batch.items()} for at in range(0, BATCH, each))
+
+
 def plain_training(recipe: RecipeConfig, accumulation: int, steps: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Weights and momenta after `steps` updates, each formula written out."""
     model = fresh_model().train()
     velocity: dict[str, Tensor] = {}
     normalisations = {name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
-    for batch, rate in list(zip(batches(), RATES, strict=True))[:steps]:
+    for step, (batch, rate) in list(enumerate(zip(batches(), RATES, strict=True)))[:steps]:
         gradients = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}
         for part in range(accumulation):
             piece = slice(part * BATCH // accumulation, (part + 1) * BATCH // accumulation)
             mean = torch.tensor([0.485, 0.456, 0.406]).reshape(1, 1, 3, 1, 1)
             std = torch.tensor([0.229, 0.224, 0.225]).reshape(1, 1, 3, 1, 1)
-            logits = model((batch["clips"][piece] / 255.0 - mean) / std)
-            picked = functional.log_softmax(logits, 1)[torch.arange(len(logits)), batch["labels"][piece]]
+            clips, labels = (batch["clips"][piece] / 255.0 - mean) / std, batch["labels"][piece]
+            targets = functional.one_hot(labels, CLASSES).float()
+            if recipe.mixup:  # of images and one-hot targets, as the paper states it
+                key = mixup_key(0, step, part)
+                weight, partners = Mixup(recipe.mixup).weight(key), Mixup(recipe.mixup).partners(key, len(labels))
+                clips = weight * clips + (1 - weight) * clips[partners]
+                targets = weight * targets + (1 - weight) * targets[partners]
+            targets = (1 - recipe.label_smoothing) * targets + recipe.label_smoothing / CLASSES
+            picked = (functional.log_softmax(model(clips), 1) * targets).sum(1)
             for name, gradient in zip(gradients, torch.autograd.grad(-picked.mean(), list(model.parameters())), strict=True):
                 gradients[name] += gradient / accumulation
         norm = torch.sqrt(sum(((g.double() ** 2).sum() for g in gradients.values()), torch.zeros((), dtype=torch.float64)))
@@ -97,8 +111,9 @@ def plain_training(recipe: RecipeConfig, accumulation: int, steps: int) -> tuple
         {"gradient_clip": 0.0, "optimizer": {"weight_decay": 0.0}},
         {"gradient_clip": 0.5, "optimizer": {"weight_decay": 0.05}},
         {"gradient_clip": 20.0, "boost_head": True, "optimizer": {"weight_decay": 0.05, "nesterov": True}},
+        {"gradient_clip": 0.0, "mixup": 1.0, "label_smoothing": 0.1},
     ],
-    ids=["plain", "clipped", "boosted-nesterov"],
+    ids=["plain", "clipped", "boosted-nesterov", "mixed-smoothed"],
 )
 def test_updates_are_those_of_the_written_out_formulas(
     group: tuple[ProcessEnvironment, Device], accumulation: int, steps: int, changes: dict[str, Any]
@@ -107,7 +122,7 @@ def test_updates_are_those_of_the_written_out_formulas(
     method = method_of(group, recipe, accumulation)
     for step, (batch, rate) in list(enumerate(zip(batches(), RATES, strict=True)))[:steps]:
         method.set_learning_rate(rate)
-        result = method.step(batch, step, PhaseClock())
+        result = method.step(pieces(batch, accumulation), step, PhaseClock())
         if recipe.gradient_clip == 0.5:
             assert result.gradient_norm > 0.5, "the clip must bite for the test to mean anything"
     weights, velocity = plain_training(recipe, accumulation, steps)
@@ -129,13 +144,15 @@ def relative_error(ours: Tensor, reference: Tensor) -> float:
 def method_of(group: tuple[ProcessEnvironment, Device], recipe: RecipeConfig, accumulation: int) -> Any:
     parts = MethodParts(
         model=fresh_model(),
-        task=create_task("classification", {"num_classes": CLASSES}),
+        task=create_task("classification", {"num_classes": CLASSES, "label_smoothing": recipe.label_smoothing}),
+        clip_shape=(FRAMES, 3, SIZE, SIZE),
         optimizer=lambda module: make_optimizer(module, recipe),
         split=BatchSplit(BATCH, BATCH // accumulation, accumulation, 1),
         gradient_clip=recipe.gradient_clip,
         seed=0,
         place=group[0],
         device=group[1],
+        mixup=Mixup(recipe.mixup) if recipe.mixup else None,
     )
     return create_method("end_to_end", {}, parts)
 
@@ -145,11 +162,11 @@ def test_a_loaded_state_goes_on_as_if_nothing_had_happened(group: tuple[ProcessE
     first, second = method_of(group, recipe, 1), method_of(group, recipe, 1)
     for step in range(2):
         first.set_learning_rate(0.05)
-        first.step(batches()[step], step, PhaseClock())
+        first.step(pieces(batches()[step]), step, PhaseClock())
     second.load(first.weights(), first.optimizer_state(), first.extra_state())
     for method in (first, second):
         method.set_learning_rate(0.05)
-        method.step(batches()[2], 2, PhaseClock())
+        method.step(pieces(batches()[2]), 2, PhaseClock())
     assert all(torch.equal(tensor, second.weights()[name]) for name, tensor in first.weights().items())
 
 
@@ -157,7 +174,7 @@ def test_a_state_that_does_not_fit_is_refused(group: tuple[ProcessEnvironment, D
     recipe = RecipeConfig.model_validate({"global_batch": BATCH, "steps": STEPS})
     method = method_of(group, recipe, 1)
     method.set_learning_rate(0.05)
-    method.step(batches()[0], 0, PhaseClock())
+    method.step(pieces(batches()[0]), 0, PhaseClock())
     weights, state = method.weights(), method.optimizer_state()
     short = copy.copy(weights)
     del short["fc.bias"]

@@ -1,0 +1,119 @@
+"""`hpcvideo train --dry-run`: the plan of a run at any scale, shown."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from hpcvideo.cli.progress import effective_values
+
+_WIDTH = 120
+
+if TYPE_CHECKING:
+    from hpcvideo.training.dry_run import DryRun
+
+
+def show_dry_run(
+    config: str, run: Path | None, settings: list[str], ranks: int | None, ranks_per_node: int | None,
+    samples: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Rehearse the run and print what came out. Raises InputError and OperationFailed as `rehearse`."""
+    from hpcvideo.config import load_config
+    from hpcvideo.distributed.environment import discover
+    from hpcvideo.methods.pipeline.plan import bubble_warning
+    from hpcvideo.training.dry_run import rehearse
+
+    loaded = load_config(config, settings)
+    directory = (run or Path("runs") / loaded.name).absolute()
+    place = discover()
+    world_size = ranks or place.world_size
+    per_node = ranks_per_node or (place.local_world_size if ranks is None else world_size)
+    done = rehearse(loaded, world_size, per_node, directory, samples)
+    warning = bubble_warning(len(done.stages.stages), done.plan.split.accumulation)
+    if as_json:
+        print(json.dumps(_values(done, warning)))
+        return
+    console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH  # a file or a pipe has no width that lines would have to keep to
+    plan = asdict(done.plan)
+    nodes = f"{done.stages.grid.nodes} x {per_node} ranks"
+    if ranks is not None and ranks_per_node is None:
+        nodes += " (give --ranks-per-node)"
+    console.print(effective_values({**plan, **plan.pop("split"), "world_size": world_size, "nodes": nodes}))
+    console.print(_stage_table(done))
+    for line in _findings(done):
+        console.print(line, highlight=False, soft_wrap=True)
+    if warning:
+        console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
+
+
+def _values(done: DryRun, warning: str | None) -> dict[str, Any]:
+    """Plain types for --json: the plan's values, then `stages`, `order`, `files` and `warnings`."""
+    from hpcvideo.methods.pipeline.plan import stage_spans
+
+    grid = done.stages.grid
+    stages = [
+        {**asdict(stage), "memory_bytes": stage.memory_bytes, "ranks": grid.stage_ranks(number), "span": span}
+        for number, (stage, span) in enumerate(zip(done.stages.stages, stage_spans(grid), strict=True))
+    ]
+    return {
+        **asdict(done.plan),
+        "world_size": done.world_size,
+        "nodes": grid.nodes,
+        "ranks_per_node": grid.ranks_per_node,
+        "stages_adjacent": grid.stages_adjacent,
+        "balance": done.stages.balance,
+        "bubble": done.stages.bubble,
+        "busiest_node_bytes": done.stages.busiest_node_bytes,
+        "stages": stages,
+        "order": asdict(done.order),
+        "files": asdict(done.files),
+        "warnings": [warning] if warning else [],
+    }
+
+
+def _stage_table(done: DryRun) -> Table:
+    from hpcvideo.methods.pipeline.plan import stage_spans
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("stage", "layers", "ranks", "nodes", "cost", "GFLOP", "parameters", "state MB", "activation MB", "all MB"):
+        table.add_column(title, justify="left" if title in ("layers", "ranks") else "right")
+    grid = done.stages.grid
+    for number, (stage, span) in enumerate(zip(done.stages.stages, stage_spans(grid), strict=True)):
+        layers = stage.layers[0] if len(stage.layers) == 1 else f"{stage.layers[0]} .. {stage.layers[-1]}"
+        kept = stage.parameter_bytes + stage.gradient_bytes + stage.optimizer_bytes
+        nodes = {grid.node(rank) for rank in grid.stage_ranks(number)}
+        table.add_row(
+            str(number), layers, span, str(len(nodes)), f"{stage.cost_share:.1%}", f"{stage.flops / 1e9:.1f}",
+            f"{stage.parameter_count:,}", f"{kept / 1e6:.1f}", f"{stage.activation_bytes / 1e6:.1f}",
+            f"{stage.memory_bytes / 1e6:.1f}",
+        )  # fmt: skip
+    return table
+
+
+def _findings(done: DryRun) -> list[str]:
+    grid, split, order, files = done.stages.grid, done.plan.split, done.order, done.files
+    lines = []
+    if grid.stages > 1:
+        layout = f"neighbouring ranks hold {'neighbouring stages' if grid.stages_adjacent else 'replicas of a stage'}"
+        lines.append(
+            f"pipeline: {grid.stages} stages x {grid.replicas} replicas, {layout}; balance {done.stages.balance:.1%}, "
+            f"bubble {done.stages.bubble:.1%} with {split.accumulation} micro-batches a step"
+        )
+    lines.append(f"traffic: the busiest node sends {done.stages.busiest_node_bytes / 1e6:,.1f} MB a step to other nodes")
+    lines.append(
+        f"order: {order.steps} batches dealt to {split.data_parallel} replicas, {order.clips_per_replica} clips each; "
+        f"in {order.epochs} whole epochs every video came exactly once"
+    )
+    data = "not looked for" if files.shards is None else f"{files.shards} shards, {(files.shard_bytes or 0) / 1e9:,.2f} GB"
+    lines.append(
+        f"files: training set {data}; {files.run}: checkpoints of {files.checkpoint_bytes / 1e6:,.1f} MB, "
+        f"the last {files.checkpoints_kept} kept"
+    )
+    return lines

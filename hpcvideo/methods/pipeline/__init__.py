@@ -1,0 +1,1 @@
+"""A network cut into stages, each on ranks of its own, on DeepSpeed's pipeline engine."""

@@ -1,0 +1,115 @@
+"""Back-propagation through a network cut into stages, micro-batch after micro-batch, each stage data parallel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor
+
+from hpcvideo.distributed.process_group import average
+from hpcvideo.methods.deepspeed_engine import engine_settings, prepare_deepspeed
+from hpcvideo.methods.named_state import load_model_state, load_optimizer_state, model_state, optimizer_state
+from hpcvideo.methods.pipeline.engine import StageEngine, StageModule
+from hpcvideo.methods.pipeline.groups import StageGroups
+from hpcvideo.methods.pipeline.layers import count_layers, layers_of, on_meta, time_layers
+from hpcvideo.methods.pipeline.plan import plan_pipeline
+from hpcvideo.methods.pipeline.stage_state import collect_on_first, keep_stage, own_part
+from hpcvideo.methods.protocol import BatchShare, MethodParts, StepResult
+from hpcvideo.runs.phases import PhaseClock
+
+
+class Pipeline:
+    """See hpcvideo.methods.protocol.Method. Trains as `end_to_end` with the same micro-batches does, sums in another order.
+
+    stages: how many parts the network is cut into; ranks = stages x replicas. balance: what the cut makes equal, `counted`
+    operations or `measured` seconds of a layer's forward and backward (on rank 0, told to all). BatchNorm sees one
+    micro-batch of its replica at a time; its running statistics are averaged over the replicas of the stage.
+    """
+
+    def __init__(self, parts: MethodParts, stages: int, balance: str = "counted") -> None:
+        self._split, self._device = parts.split, parts.device
+        self._template = on_meta(parts.model)
+        clips = (parts.split.micro_batch, *parts.clip_shape)
+        layers = count_layers(self._template, clips)
+        costs: list[Any] = [float(layer.flops) for layer in layers]
+        if balance == "measured":
+            costs = time_layers(parts.model, clips, parts.device) if parts.place.rank == 0 else [0.0] * len(layers)
+        # Decided by rank 0 for all: measured times and, on uneven allocations, ranks a node differ.
+        decided = [*costs, parts.place.local_world_size]
+        dist.broadcast_object_list(decided)
+        self.plan = plan_pipeline(layers, decided[:-1], stages, parts.split, decided[-1])
+
+        prepare_deepspeed(parts.device)
+        self._groups = StageGroups(self.plan.grid)
+        number = self._groups.stage_id
+        own = self.plan.stages[number]
+        functions = dict(layers_of(parts.model))
+        keep_stage(parts.model, own.modules)
+        self._stage = parts.model.to(parts.device.torch_device)
+        self._optimizer = parts.optimizer(self._stage)
+        self._template_optimizer = parts.optimizer(self._template)
+        first_layer = sum(len(stage.layers) for stage in self.plan.stages[:number])
+        module = StageModule(
+            self._stage, [functions[name] for name in own.layers], first_layer, self._groups, parts.task.loss
+        )
+        names = [name for name, _ in self._template.named_parameters()]
+        self._engine = StageEngine(
+            module, self._optimizer, engine_settings(parts.split), self._groups, names, parts.seed,
+            parts.gradient_clip if parts.gradient_clip > 0 else float("inf"), parts.mixup,
+        )  # fmt: skip
+
+    @property
+    def share(self) -> BatchShare:
+        """The replica's part of the global batch; its first stage alone is fed."""
+        return BatchShare(self._groups.data_parallel_id, self._groups.data_parallel_size, self._groups.is_first_stage)
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "stages": [list(stage.layers) for stage in self.plan.stages],
+            "replicas": self.plan.grid.replicas,
+            "stages_adjacent": self.plan.grid.stages_adjacent,
+            "balance": self.plan.balance,
+            "bubble": self.plan.bubble,
+        }
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate * group.get("lr_scale", 1.0)
+
+    def step(self, micro_batches: Iterator[Mapping[str, Any]], step: int, clock: PhaseClock) -> StepResult:
+        count = self._split.accumulation
+        first = self._groups.data_parallel_id * count  # the micro-batches' places in the global batch, as in end_to_end
+        return StepResult(*self._engine.train_step(micro_batches, range(first, first + count), step, clock))
+
+    def evaluate(self, batch: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any]] | None:
+        return self._engine.infer(batch)
+
+    def average_statistics(self) -> None:
+        self._engine.wire.flush()  # an evaluation leaves messages on their way
+        if self._groups.data_parallel_size > 1:
+            buffers = [buffer for buffer in self._stage.buffers() if buffer.is_floating_point()]
+            average(buffers, self._device, self._groups.dp_proc_group)
+
+    def weights(self) -> dict[str, Tensor]:
+        self._engine.wire.flush()
+        return collect_on_first(model_state(self._stage), self._groups, self._device)
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        return collect_on_first(optimizer_state(self._stage, self._optimizer), self._groups, self._device)
+
+    def extra_state(self) -> dict[str, Tensor]:
+        return {}
+
+    def load(
+        self, weights: Mapping[str, Tensor], optimizer_state: Mapping[str, Tensor], extra: Mapping[str, Tensor]
+    ) -> None:
+        # Checked against the whole model first: a rank's own part alone would not tell what is missing or unknown.
+        load_optimizer_state(self._template, self._template_optimizer, optimizer_state)
+        self.load_weights(weights)
+        load_optimizer_state(self._stage, self._optimizer, own_part(optimizer_state, self._stage))
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        load_model_state(self._template, weights)
+        load_model_state(self._stage, own_part(weights, self._stage))

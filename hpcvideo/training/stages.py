@@ -1,0 +1,77 @@
+"""What a run's method needs of each rank: stages, ranks and memory, counted from the config without a GPU or a process."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from hpcvideo.config import RunConfig
+from hpcvideo.config.schema import RecipeConfig
+from hpcvideo.errors import InputError
+from hpcvideo.methods.pipeline.layers import count_layers
+from hpcvideo.methods.pipeline.plan import PipelinePlan, plan_pipeline
+from hpcvideo.methods.protocol import BatchSplit
+from hpcvideo.methods.registry import data_parallel_size, stage_count
+from hpcvideo.models import create_model
+from hpcvideo.training.optimizers import make_optimizer
+from hpcvideo.training.recipe import split_batch
+from hpcvideo.training.task import make_task
+
+_ENOUGH = 4  # micro-batches a stage from which on the bubble is below a fifth
+
+
+def split_over(config: RunConfig, world_size: int) -> BatchSplit:
+    """How the global batch falls on the ranks of the config's method.
+
+    Raises InputError where ranks or batch do not divide, or where a pipeline is not told its micro-batch.
+    """
+    stages = stage_count(config.method.name, config.method.options())
+    replicas = data_parallel_size(config.method.name, config.method.options(), world_size)
+    split = split_batch(config.recipe, replicas, "ranks" if stages == 1 else f"replicas of {stages} stages")
+    if stages > 1 and config.recipe.micro_batch is None:
+        share = split.micro_batch
+        sizes = [size for size in range(1, share + 1) if share % size == 0 and share // size >= _ENOUGH * stages] or [1]
+        raise InputError(
+            f"method pipeline needs recipe.micro_batch, the clips that are in a stage at once (BatchNorm sees them): "
+            f"each replica has {share} clips a step; use {sizes[-1]} for {share // sizes[-1]} micro-batches"
+        )
+    return split
+
+
+def plan_stages(config: RunConfig, split: BatchSplit, ranks_per_node: int) -> PipelinePlan:
+    """Stages, their ranks and their memory; data parallel without a pipeline is one stage that holds all.
+
+    Stages are balanced by counted operations, whatever the config says, since nothing is run. Raises InputError where the
+    model does not divide into so many stages.
+    """
+    with torch.device("meta"):
+        model = create_model(
+            config.model.name,
+            make_task(config).num_outputs,
+            config.model.frames,
+            **{"dropout": config.recipe.dropout, **config.model.options},
+        )
+    stages = stage_count(config.method.name, config.method.options())
+    clips = (split.micro_batch, config.model.frames, 3, config.data.size, config.data.size)
+    layers = count_layers(model, clips, whole=stages == 1)
+    costs = [float(layer.flops) for layer in layers]
+    plan = plan_pipeline(layers, costs, stages, split, ranks_per_node, optimizer_copies(config.recipe))
+    if stages == 1:
+        # Without a pipeline there is no layout to choose: replicas are ranks.
+        return replace(plan, grid=replace(plan.grid, stages_adjacent=True))
+    return plan
+
+
+def optimizer_copies(recipe: RecipeConfig) -> float:
+    """How many numbers the recipe's optimizer keeps a parameter after its first step: 1 for momentum."""
+    module = nn.Linear(8, 8)
+    optimizer = make_optimizer(module, recipe)
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    kept = sum(
+        value.numel() for values in optimizer.state.values() for value in values.values() if isinstance(value, torch.Tensor)
+    )
+    return kept / sum(parameter.numel() for parameter in module.parameters())

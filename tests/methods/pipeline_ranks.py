@@ -1,0 +1,188 @@
+"""Small trainings of the pipeline tests, every rank a process of its own over gloo; each writes what it got to a file.
+
+    python -m tests.methods.pipeline_ranks CASES.json      a list of cases, run one after another
+
+One process imports torch and DeepSpeed and forks the ranks of each case: importing anew would take most of the time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from hpcvideo.config.schema import RecipeConfig
+from hpcvideo.distributed.environment import discover
+from hpcvideo.distributed.process_group import joined
+from hpcvideo.errors import InputError
+from hpcvideo.methods import BatchSplit, MethodParts, create_method
+from hpcvideo.methods.protocol import BatchShare
+from hpcvideo.methods.registry import data_parallel_size
+from hpcvideo.models import create_model
+from hpcvideo.runs.phases import PhaseClock
+from hpcvideo.tasks import create_task
+from hpcvideo.tasks.mixup import Mixup
+from hpcvideo.training.optimizers import make_optimizer
+
+CLASSES, FRAMES, SIZE = 5, 4, 32
+RATES = (0.02, 0.05, 0.05, 0.02, 0.02, 0.02)
+
+
+def global_batch(step: int, clips: int) -> dict[str, Any]:
+    """Global batch `step`, as the loader lays it out: pictures with the channels last in memory."""
+    generator = torch.Generator().manual_seed(100 + step)
+    frames = torch.randint(0, 256, (clips, FRAMES, SIZE, SIZE, 3), generator=generator, dtype=torch.uint8)
+    return {
+        "clips": frames.permute(0, 1, 4, 2, 3),
+        "labels": torch.randint(0, CLASSES, (clips,), generator=generator),
+        "weights": torch.ones(clips),
+        "ids": [f"{step}-{clip}" for clip in range(clips)],
+    }
+
+
+def fresh_model(dropout: float) -> nn.Module:
+    torch.manual_seed(4)
+    model = create_model("tsm_resnet18", CLASSES, FRAMES, width=8, dropout=dropout)
+    with torch.no_grad():
+        model.fc.weight.normal_(std=0.3)  # so that all layers get gradients that matter
+    return model
+
+
+def part_of(batch: dict[str, Any], share: BatchShare) -> dict[str, Any]:
+    """What the trainer's loader would give this rank of a global batch."""
+    size = len(batch["labels"]) // share.count
+    return {key: value[share.index * size :][:size] for key, value in batch.items()} if share.fed else {}
+
+
+def micro_batches(batch: dict[str, Any], size: int, count: int) -> Iterator[dict[str, Any]]:
+    """A rank's part, piece by piece; a rank that is not fed gets as many empty ones."""
+    return ({key: value[n * size :][:size] for key, value in batch.items()} for n in range(count))
+
+
+def train(case: dict[str, Any]) -> None:
+    """One rank's part of a case: steps first to last - 1, from the state `load` if given; see the keys used below."""
+    made = count_groups()
+    place = discover()
+    recipe = RecipeConfig.model_validate({"global_batch": case["batch"], "steps": 6, **case.get("recipe", {})})
+    with joined(place) as device:
+        name, options = case["method"], case.get("options", {})
+        replicas = data_parallel_size(name, options, place.world_size)
+        split = BatchSplit(case["batch"], case["micro"], case["batch"] // case["micro"] // replicas, replicas)
+        parts = MethodParts(
+            model=fresh_model(case.get("dropout", 0.0)),
+            task=create_task("classification", {"num_classes": CLASSES}),
+            clip_shape=(FRAMES, 3, SIZE, SIZE),
+            optimizer=lambda module: make_optimizer(module, recipe),
+            split=split,
+            gradient_clip=recipe.gradient_clip,
+            seed=9,
+            place=place,
+            device=device,
+            mixup=Mixup(case["mixup"]) if "mixup" in case else None,
+        )
+        method = create_method(name, options, parts)
+        refused = ""
+        if "load" in case:
+            weights, momenta = (load_file(f"{case['load']}.{part}") for part in ("weights", "optimizer"))
+            weights.pop(case.get("without", ""), None)
+            try:
+                method.load(weights, momenta, {})
+            except InputError as error:
+                refused = str(error)
+        share = method.share
+        losses, norms, phases = [], [], []
+        for step in range(*case.get("steps", (0, 0))):
+            pieces = micro_batches(part_of(global_batch(step, case["batch"]), share), case["micro"], split.accumulation)
+            clock = PhaseClock()
+            method.set_learning_rate(RATES[step])
+            result = method.step(pieces, step, clock)
+            losses.append(result.loss)
+            norms.append(result.gradient_norm)
+            phases.append(clock.take())
+        method.average_statistics()
+        outputs = []
+        for step in range(case.get("evaluate", 0)):
+            answer = method.evaluate(part_of(global_batch(50 + step, 6 * share.count), share))
+            outputs.append(None if answer is None else [answer[0].tolist(), answer[1]["ids"], answer[1]["labels"].tolist()])
+        weights, momenta = method.weights(), method.optimizer_state()
+        if place.rank == 0:
+            save_file(weights, f"{case['out']}.weights")
+            save_file(momenta, f"{case['out']}.optimizer")
+        plan = getattr(method, "plan", None)
+        facts = {
+            "losses": losses,
+            "norms": norms,
+            "phases": phases,
+            "share": [share.index, share.count, share.fed],
+            "outputs": outputs,
+            "refused": refused,
+            "groups": made[0],
+            "stages": [list(stage.layers) for stage in plan.stages] if plan else None,
+        }
+        Path(f"{case['out']}.{place.rank}").write_text(json.dumps(facts))
+
+
+def count_groups() -> list[int]:
+    """A counter of the process groups that this rank makes from now on."""
+    made, make = [0], dist.new_group
+
+    def counting(*arguments: Any, **options: Any) -> Any:
+        made[0] += 1
+        return make(*arguments, **options)
+
+    dist.new_group = counting
+    return made
+
+
+def fork_ranks(case: dict[str, Any]) -> None:
+    """Run a case's ranks and wait for them. Raises RuntimeError where one failed; the others are ended."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    ranks, children = case["ranks"], []
+    for rank in range(ranks):
+        child = os.fork()
+        if child == 0:
+            world = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": port}
+            os.environ.update({name: str(value) for name, value in world.items()}, MASTER_ADDR="127.0.0.1")
+            code = 1
+            try:
+                train(case)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        children.append(child)
+    failed = False
+    while children:
+        child, status = os.wait()
+        children.remove(child)
+        if status and not failed:
+            failed = True
+            for other in children:
+                os.kill(other, signal.SIGKILL)
+    if failed:
+        raise RuntimeError(f"a rank of {case['out']} failed")
+
+
+if __name__ == "__main__":
+    os.environ.update(DS_ACCELERATOR="cpu", DS_LOG_LEVEL="warning", OMP_NUM_THREADS="1")
+    import torch._dynamo  # imported here for all ranks, as is DeepSpeed: the first optimizer would do it
+
+    import hpcvideo.methods.pipeline.method  # noqa: F401
+
+    for chosen in json.loads(Path(sys.argv[1]).read_text()):
+        fork_ranks(chosen)
