@@ -58,6 +58,7 @@ def config_values(shard_folder: Path) -> dict[str, Any]:
             "short_side": 32,
             "flip": False,
             "workers": 1,
+            "worker_kind": "thread",  # starts at once
         },
         "recipe": {"global_batch": 8, "steps": 12, "base_lr_per_64_clips": 0.1, "warmup_epochs": 0.5},
         "logging": {"every_steps": 2},

@@ -10,6 +10,7 @@ import typer
 
 import hpcvideo
 from hpcvideo.cli.demo import demo_command
+from hpcvideo.cli.doctor import doctor_command
 from hpcvideo.cli.evaluate import evaluate_command
 from hpcvideo.cli.report import report_command
 from hpcvideo.cli.shards import commands as shards
@@ -24,11 +25,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("demo")(demo_command)
-app.add_typer(shards.app, name="shards", help="Video data sets as HDF5 shards: build, verify, inspect.")
+app.add_typer(shards.app, name="shards", help="Video data sets as HDF5 shards: build, check, look into, lay anew, stage.")
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
 app.command("submit")(submit_command)
 app.command("report")(report_command)
+app.command("doctor")(doctor_command)
 
 
 @app.callback(invoke_without_command=True)

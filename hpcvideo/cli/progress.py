@@ -62,6 +62,8 @@ def training_listener(as_json: bool, rank: int) -> Iterator[Callable[[dict[str, 
             progress.update(task, completed=event["step"], total=event["total_steps"], description=description)
         if event["event"] in ("start", "resume"):
             console.print(effective_values(event))
+            if "stages" in event:
+                console.print(_stages(event), highlight=False, soft_wrap=True)
             if event["steps_per_epoch"] < 1:
                 console.print("note: the global batch is larger than the data set, so it holds videos more than once")
         if line := _line(event):
@@ -74,6 +76,16 @@ def training_listener(as_json: bool, rank: int) -> Iterator[Callable[[dict[str, 
 def _print_json(event: dict[str, Any]) -> None:
     if event["event"] != "progress":
         print(json.dumps(event), flush=True)
+
+
+def _stages(event: dict[str, Any]) -> str:
+    """A pipeline in a line: where each stage begins and ends; with few micro-batches a warning in a second one."""
+    from hpcvideo.methods.pipeline.plan import bubble_warning
+
+    ends = [layers[0] if len(layers) == 1 else f"{layers[0]} .. {layers[-1]}" for layers in event["stages"]]
+    shares = f"{event['replicas']} replicas, balance {event['balance']:.0%}, bubble {event['bubble']:.0%}"
+    warning = bubble_warning(len(ends), event["accumulation"])
+    return f"stages: {' | '.join(ends)}; {shares}" + (f"\nwarning: {warning}" if warning else "")
 
 
 def _line(event: dict[str, Any]) -> str:
@@ -91,6 +103,8 @@ def _line(event: dict[str, Any]) -> str:
         return f"checkpoint {event['path']}  {event['bytes'] / 1e6:.1f} MB in {event['seconds']:.2f} s"
     if kind == "end":
         return f"{event['reason']} after step {event['step']}, {event['seconds']:.1f} s since this start"
+    if kind == "bad_clip":
+        return f"skipped a {event['set']} clip: {event['reason']}"
     if kind == "resume":
         return f"resumed after step {event['step']}"
     return ""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -19,6 +17,10 @@ def train_command(
     settings: SetOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, train nothing.")] = False,
     ranks: Annotated[int | None, typer.Option(min=1, help="With --dry-run: plan for this many ranks.")] = None,
+    ranks_per_node: Annotated[int | None, typer.Option(min=1, help="With --dry-run: ranks a node; default all.")] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="With --dry-run: do not look for the data; assume so many training videos.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Events as JSON lines on standard output.")] = False,
 ) -> None:
     """Train a model, or go on with the run in the run directory."""
@@ -26,10 +28,15 @@ def train_command(
     from hpcvideo.errors import InputError
 
     if dry_run:
-        _plan(config, run, settings or [], ranks, as_json)
+        from hpcvideo.cli.dry_run import show_dry_run
+
+        show_dry_run(config, run, settings or [], ranks, ranks_per_node, samples, as_json)
         return
-    if ranks is not None:
-        raise InputError("--ranks only plans (--dry-run); to train on more ranks start with srun, torchrun or mpiexec")
+    if not (ranks is ranks_per_node is samples is None):
+        raise InputError(
+            "--ranks, --ranks-per-node and --samples only plan (--dry-run); to train on more ranks start with srun, "
+            "torchrun or mpiexec"
+        )
     guard = RankGuard(run.absolute() if run else None)
     with guarded(guard):
         from hpcvideo.config import load_config
@@ -43,26 +50,7 @@ def train_command(
         from hpcvideo.training.check import check_run
         from hpcvideo.training.trainer import train
 
-        plan = check_run(loaded, place.world_size, directory)
+        plan = check_run(loaded, place.world_size, directory, place.nodes)
         guard.owned = True
         with training_listener(as_json, place.rank) as listener:
             train(loaded, plan, directory, place, listener)
-
-
-def _plan(config: str, run: Path | None, settings: list[str], ranks: int | None, as_json: bool) -> None:
-    from hpcvideo.config import load_config
-    from hpcvideo.distributed.environment import discover
-    from hpcvideo.training.check import check_run
-
-    loaded = load_config(config, settings)
-    directory = (run or Path("runs") / loaded.name).absolute()
-    plan: dict[str, Any] = asdict(check_run(loaded, ranks or discover().world_size, directory))
-    if as_json:
-        print(json.dumps(plan))
-        return
-    from rich.console import Console
-
-    from hpcvideo.cli.progress import effective_values
-
-    split = plan.pop("split")
-    Console().print(effective_values({**plan, **split, "world_size": split["data_parallel"]}))

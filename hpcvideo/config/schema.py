@@ -43,8 +43,27 @@ class SamplingConfig(_Section):
     window: Annotated[int, Field(ge=1, description="frames that a dense clip spans")] = 64
 
 
+class StageConfig(_Section):
+    """Shard sets copied to the nodes' own disks or RAM; a run that is started again keeps what is there whole."""
+
+    to: Annotated[str, Field(pattern=r"^[/~]", description="a folder on each node; {node} and {job} stand for their names")]
+    mode: Literal["broadcast", "partition"] = "broadcast"
+    when: Literal["before", "beside"] = "before"
+    keep: Annotated[bool, Field(description="whether the copies stay when the run has ended")] = True
+    limit_gigabytes: Annotated[
+        float | None, Field(gt=0, description="of partition: room for shards of past epochs too; absent: they go")
+    ] = None
+
+
+class RandAugmentConfig(_Section):
+    """Random image operations on every clip, alike on its frames (RandAugment, arXiv 1909.13719)."""
+
+    operations: Annotated[int, Field(ge=1, le=10, description="operations a clip")] = 2
+    magnitude: Annotated[float, Field(ge=0, le=10, description="their strength, 0 none to 10 strongest")] = 9.0
+
+
 class DataConfig(_Section):
-    """Shard sets and how clips are cut from them."""
+    """Shard sets, how clips are cut from them, in which order and by whom."""
 
     train: Path
     validation: Path | None = None
@@ -52,14 +71,56 @@ class DataConfig(_Section):
     size: Annotated[int, Field(ge=8, description="height and width of a clip, pixels")] = 224
     crop: Literal["center", "multi_scale"] = "multi_scale"
     short_side: Annotated[int, Field(ge=8, description="short side before a centre crop, pixels")] = 256
-    flip: bool = True
-    workers: Annotated[int, Field(ge=0, description="decoding threads a rank; 0 decodes in the training thread")] = 2
-    prefetch: Annotated[int, Field(ge=1, description="batches read ahead")] = 2
+    flip: Annotated[bool, Field(description="mirror half of the training clips")] = True
+    flip_labels: Annotated[
+        dict[str, str] | None,
+        Field(description="labels that change places in a mirror, one of each pair; {} says that none does"),
+    ] = None
+    rand_augment: RandAugmentConfig | None = None
+    order: Annotated[
+        Literal["global", "node_local"], Field(description="node_local: a node needs only its share of the shards an epoch")
+    ] = "global"
+    virtual_nodes: Annotated[
+        int | None, Field(ge=1, description="of order node_local; the nodes of a run must divide it, it the global batch")
+    ] = None
+    workers: Annotated[int, Field(ge=0, description="decoding workers a rank; 0 decodes in the training thread")] = 2
+    worker_kind: Literal["spawn", "fork", "thread"] = "spawn"
+    prefetch: Annotated[int, Field(ge=1, description="micro-batches read ahead")] = 2
+    on_bad_clip: Annotated[
+        Literal["stop", "skip"], Field(description="what to do where stored bytes are damaged; skip takes another clip")
+    ] = "stop"
+    max_bad_clips: Annotated[int, Field(ge=0, description="with skip: more of them, over all ranks, end the run")] = 100
+    stage: StageConfig | None = None
 
     @model_validator(mode="after")
     def _crop_fits(self) -> DataConfig:
         if self.size > self.short_side:
             raise ValueError(f"size {self.size} is larger than short_side {self.short_side}; a crop cannot grow")
+        return self
+
+    @model_validator(mode="after")
+    def _order_is_whole(self) -> DataConfig:
+        if (self.order == "node_local") != (self.virtual_nodes is not None):
+            raise ValueError("order: node_local and virtual_nodes belong together; give both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _stage_fits_the_order(self) -> DataConfig:
+        if self.stage and self.stage.mode == "partition" and self.order != "node_local":
+            raise ValueError("stage.mode: partition needs order: node_local; else any node may read any shard")
+        if self.stage and self.stage.limit_gigabytes is not None and self.stage.mode != "partition":
+            raise ValueError("stage.limit_gigabytes belongs to stage.mode: partition; broadcast brings the whole set")
+        return self
+
+    @model_validator(mode="after")
+    def _flip_labels_pair_up(self) -> DataConfig:
+        if self.flip_labels and not self.flip:
+            raise ValueError("flip_labels has no effect with flip: false; take it out or set flip: true")
+        partners: dict[str, str] = {}
+        for one, other in (self.flip_labels or {}).items():
+            for label, partner in ((one, other), (other, one)):
+                if partners.setdefault(label, partner) != partner:
+                    raise ValueError(f"flip_labels gives {label!r} two partners, {partners[label]!r} and {partner!r}")
         return self
 
 
@@ -88,6 +149,10 @@ class RecipeConfig(_Section):
     boost_head: Annotated[bool, Field(description="head weight LR x5, head bias x10 (TSM's fc_lr5)")] = False
     gradient_clip: Annotated[float, Field(ge=0, description="largest gradient norm; 0 does not clip")] = 20.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    label_smoothing: Annotated[float, Field(ge=0, lt=1, description="share of a label spread over all classes")] = 0.0
+    mixup: Annotated[
+        float, Field(ge=0, le=4, description="alpha of mixup's Beta law; clips mix within a micro-batch; 0 does not mix")
+    ] = 0.0
 
     @model_validator(mode="after")
     def _one_length(self) -> RecipeConfig:
@@ -101,10 +166,18 @@ class RecipeConfig(_Section):
 
 
 class EvaluationConfig(_Section):
-    """When the validation set is scored (always at the end, if there is one)."""
+    """When the validation set is scored (always at the end, if there is one), and with how many views of each video."""
 
     every_epochs: Annotated[float | None, Field(gt=0)] = None
     batch: Annotated[int, Field(ge=1, description="clips a rank scores at once")] = 8
+    clips: Annotated[int, Field(ge=1, description="clips a video, spread over it")] = 1
+    crops: Annotated[
+        Literal[1, 3, 10], Field(description="1: centre; 3: along the longer side; 10: corners, centre, all mirrored too")
+    ] = 1
+    full_resolution: Annotated[bool, Field(description="crops of data.short_side instead of data.size")] = False
+    average: Annotated[
+        Literal["logits", "softmax"], Field(description="what is averaged over the views of a video")
+    ] = "logits"
 
 
 class CheckpointConfig(_Section):
@@ -141,20 +214,37 @@ class RunConfig(_Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     logging: LoggingConfig = LoggingConfig()
 
+    @model_validator(mode="after")
+    def _views_fit(self) -> RunConfig:
+        if self.evaluation.crops == 10 and not self.data.flip:
+            raise ValueError("evaluation.crops: 10 mirrors half of the crops, but data.flip is false; use crops: 3")
+        if self.evaluation.crops == 10 and self.data.flip_labels:
+            raise ValueError("evaluation.crops: 10 mirrors half of them, and data.flip_labels changes their labels; use 3")
+        if self.data.sampling.kind == "dense" and self.data.sampling.window < self.model.frames:
+            raise ValueError(
+                f"data.sampling.window = {self.data.sampling.window} has no room for model.frames = {self.model.frames}"
+            )
+        return self
+
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, as plain JSON types; the name apart, equal runs have equal dicts."""
         return self.model_dump(mode="json")
 
     def deciding(self) -> dict[str, Any]:
         """`resolved` without what may differ when a run goes on: name, logging, checkpoint interval, evaluation, loader
-        threads and read-ahead, and where the shard sets lie (which set it is, checkpoints tell by its digest).
+        workers and read-ahead, what to do with bad clips, and where the shard sets lie and are staged to (which set it is,
+        checkpoints tell by its digest).
 
+        A pipeline counts as end_to_end: with equal micro-batches both train alike, and each resumes what the other left.
         The checkpoint and evaluation intervals reach only BatchNorm's running statistics, and these by rounding alone.
         """
         left_out = ("name", "logging", "checkpoint", "evaluation")
         values = {key: value for key, value in self.resolved().items() if key not in left_out}
-        places = ("workers", "prefetch", "train", "validation")
-        values["data"] = {key: value for key, value in values["data"].items() if key not in places}
+        places = ("train", "validation", "stage")
+        free = (*places, "workers", "worker_kind", "prefetch", "on_bad_clip", "max_bad_clips")
+        values["data"] = {key: value for key, value in values["data"].items() if key not in free}
+        if values["method"]["name"] == "pipeline":  # the same training on other ranks
+            values["method"] = {"name": "end_to_end"}
         return values
 
     def digest(self) -> str:

@@ -8,34 +8,47 @@ from numpy.typing import NDArray
 from hpcvideo.distributed.keyed_random import KeyedStream
 
 
-def segment_frames(num_frames: int, frames: int, stream: KeyedStream | None) -> NDArray[np.int64]:
+def segment_frames(
+    num_frames: int, frames: int, stream: KeyedStream | None, clip: int = 0, clips: int = 1
+) -> NDArray[np.int64]:
     """One frame of each of `frames` equal segments, int64 [frames], ascending.
 
-    With a stream (training) a uniform place in each segment of num_frames // frames frames, as the public TSM code draws;
-    without (evaluation) the segment's centre. A video shorter than `frames` repeats frames evenly (our choice: the public
-    code repeats its first frame).
+    With a stream (training) a uniform place in each segment of num_frames // frames frames, as the public TSM code draws.
+    Without (evaluation) one place in every segment: its centre, and for further clips places spread evenly from there on;
+    the second of two is the segment's start, as in the public code's twice_sample. A video shorter than `frames` repeats
+    frames evenly (our choice: the public code repeats its first frame).
     """
-    _check(num_frames, frames)
+    _check(num_frames, frames, clip, clips)
     length = num_frames // frames
     if stream is None or length == 0:
-        return ((2 * np.arange(frames, dtype=np.int64) + 1) * num_frames) // (2 * frames)
+        part = (clips + 2 * clip) % (2 * clips)  # in units of a segment / (2 * clips); 1 / 2 for the first clip
+        return ((2 * clips * np.arange(frames, dtype=np.int64) + part) * num_frames) // (2 * clips * frames)
     return np.array([segment * length + stream.integer(length) for segment in range(frames)], dtype=np.int64)
 
 
-def dense_frames(num_frames: int, frames: int, window: int, stream: KeyedStream | None) -> NDArray[np.int64]:
+def dense_frames(
+    num_frames: int, frames: int, window: int, stream: KeyedStream | None, clip: int = 0, clips: int = 1
+) -> NDArray[np.int64]:
     """`frames` frames at stride window // frames from one start, int64 [frames]; wraps around at the video's end.
 
-    With a stream the start is uniform in [0, num_frames - window); without it is the middle one of these. A video no
-    longer than the window starts at 0.
+    With a stream the start is uniform in [0, num_frames - window). Without, one clip takes the middle one of these, and
+    several spread their starts evenly over 0 .. num_frames - window, both ends included (the public code's test clips). A
+    video no longer than the window starts at 0.
     """
-    _check(num_frames, frames)
+    _check(num_frames, frames, clip, clips)
     if window < frames:
         raise ValueError(f"a window of {window} frames has no room for {frames}")
-    starts = max(1, num_frames - window)
-    start = (starts - 1) // 2 if stream is None else stream.integer(starts)
+    if stream is not None:
+        start = stream.integer(max(1, num_frames - window))
+    elif clips == 1:
+        start = (max(1, num_frames - window) - 1) // 2
+    else:
+        start = clip * max(0, num_frames - window) // (clips - 1)
     return (start + np.arange(frames, dtype=np.int64) * (window // frames)) % num_frames
 
 
-def _check(num_frames: int, frames: int) -> None:
+def _check(num_frames: int, frames: int, clip: int, clips: int) -> None:
     if num_frames < 1 or frames < 1:
         raise ValueError(f"num_frames={num_frames} and frames={frames} must be at least 1")
+    if not 0 <= clip < clips:
+        raise ValueError(f"clip {clip} of {clips} does not exist")

@@ -2,82 +2,108 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+import weakref
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from time import perf_counter
 from types import TracebackType
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hpcvideo.data.augment import CropBox, center_crop, mirror, multi_scale_crop
-from hpcvideo.data.clip_sampling import dense_frames, segment_frames
-from hpcvideo.data.sample_order import evaluation_batch, evaluation_steps, global_batch, rank_slice
-from hpcvideo.distributed.keyed_random import KeyedStream
-from hpcvideo.errors import InputError
+from hpcvideo.data.clip_cutter import STAGES, ClipSource
+from hpcvideo.data.clip_tasks import EVALUATION, BadClip, ClipDone, ClipTask, Workers
+from hpcvideo.data.clip_view import ClipView
+from hpcvideo.data.sample_order import GlobalOrder, SampleOrder, evaluation_batch, evaluation_steps, rank_slice
+from hpcvideo.data.workers import start_workers
+from hpcvideo.errors import InputError, OperationFailed
 from hpcvideo.shards import ShardSet
 
-_CLIP_PURPOSE = 2  # keeps the draws of a clip apart from those of the order
+_HELD = 2
+"""Batches that a consumer may hold without a copy: in `for batch in ...` the old one lives until the new one is there."""
 
 
 class Batch(TypedDict):
     """clips uint8 [batch, frames, 3, height, width] (channels last in memory), labels int64 [batch],
-    weights float32 [batch] (0 for the padding of an evaluation), ids: the videos' names."""
+    weights float32 [batch] (0 for the padding of an evaluation), ids: the videos' names, views int64 [batch]: which of the
+    view's test views (0 in training)."""
 
     clips: Tensor
     labels: Tensor
     weights: Tensor
     ids: list[str]
+    views: Tensor
 
 
-@dataclass(frozen=True)
-class ClipView:
-    """How a clip is cut from a video: `frames` frames of `size` x `size` pixels; the rest as in config.DataConfig."""
+class LoaderTiming(NamedTuple):
+    """Clips since the last call, and seconds a clip of one worker by stage; `wait`: of the consumer, a clip."""
 
-    frames: int
-    size: int
-    sampling: str = "segments"
-    window: int = 64
-    crop: str = "multi_scale"
-    short_side: int = 256
-    flip: bool = True
+    clips: int
+    seconds: dict[str, float]
 
-    def choose_frames(self, num_frames: int, stream: KeyedStream | None) -> NDArray[np.int64]:
-        """Frame numbers of the clip, int64 [frames]; random with a stream, the fixed evaluation choice without."""
-        if self.sampling == "dense":
-            return dense_frames(num_frames, self.frames, self.window, stream)
-        return segment_frames(num_frames, self.frames, stream)
 
-    def choose_box(self, width: int, height: int, stream: KeyedStream | None) -> CropBox:
-        """The crop of the clip, one for all its frames; centred and not mirrored without a stream."""
-        if stream is None or self.crop == "center":
-            box = center_crop(width, height, self.size, self.short_side)
-        else:
-            box = multi_scale_crop(width, height, self.size, stream)
-        return mirror(box, stream) if stream is not None and self.flip else box
+class _Plan(NamedTuple):
+    """A batch before it is decoded; each an array of its length, epoch EVALUATION where no draw is made."""
+
+    samples: NDArray[np.int64]
+    epochs: NDArray[np.int64]
+    views: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+
+@dataclass
+class _Pending:
+    """A batch that is being decoded. home: the free buffers of its size, where its own returns to."""
+
+    plan: _Plan
+    buffer: int
+    memory: NDArray[np.uint8]
+    home: deque[tuple[int, NDArray[np.uint8]]]
+    labels: NDArray[np.int64]
+    ids: list[str]
+    missing: int
+    bad: dict[int, tuple[BadClip, ...]] = field(default_factory=dict)
+    abandoned: bool = False
 
 
 class ClipLoader:
-    """Batches of one rank, decoded by `workers` threads up to `prefetch` batches ahead (0 workers: when asked).
+    """Batches of one rank, decoded by `workers` up to `prefetch` batches ahead (0 workers: when asked).
 
-    Threads suffice because decoding (simplejpeg), resizing (OpenCV) and reading (pread) all drop the interpreter lock.
-    What a clip holds depends on (seed, epoch, sample) alone: neither worker count nor world size changes it.
-    Use as a context manager, or call `close`.
+    worker_kind: "spawn", "fork" or "thread", see `start_workers`. What a clip holds depends on (seed, epoch, sample) alone:
+    neither the workers nor the world size changes it. order: by default every epoch is a permutation of the whole set.
+    on_bad_clip: "stop" raises OperationFailed where stored bytes are damaged; "skip" takes another clip instead, counts, and
+    raises when this rank has met more than `max_bad_clips`.
+
+    Memory: at most prefetch + 3 batches (more where batches are so small that workers would idle), used again as soon as the
+    consumer has let go of one. A consumer that keeps more than two gets copies of its own. Use as a context manager, or call
+    `close`.
     """
 
     def __init__(
         self, shards: ShardSet, view: ClipView, *, seed: int = 0, rank: int = 0, world_size: int = 1, workers: int = 2,
-        prefetch: int = 2,
+        prefetch: int = 2, worker_kind: str = "spawn", order: SampleOrder | None = None, on_bad_clip: str = "stop",
+        max_bad_clips: int = 0,
     ) -> None:  # fmt: skip
         if len(shards) == 0:
             raise InputError(f"{shards.path}: the shard set holds no video; build it from a list with sound videos")
         self.shards, self.view, self.seed = shards, view, seed
         self.rank, self.world_size, self.prefetch = rank, world_size, prefetch
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode") if workers else None
+        self.order = order or GlobalOrder(len(shards), seed)
+        self.bad_clips = 0
+        self._max_bad_clips = max_bad_clips
+        self._new_bad: list[BadClip] = []
+        self._source = ClipSource(shards, view, self.order, seed, on_bad_clip == "skip")
+        self._count, self._kind = workers, worker_kind
+        self._workers: Workers | None = None
+        self._free: defaultdict[int, deque[tuple[int, NDArray[np.uint8]]]] = defaultdict(deque)
+        self._pending: dict[int, _Pending] = {}
+        self._batches = self._clips = 0
+        self._seconds = [0.0] * len(STAGES)
+        self._wait = 0.0
 
     def __enter__(self) -> ClipLoader:
         return self
@@ -87,86 +113,170 @@ class ClipLoader:
     ) -> None:
         self.close()
 
-    def close(self) -> None:
-        """End the decoding threads; batches not yet taken are dropped."""
-        if self._threads is not None:
-            self._threads.shutdown(wait=True, cancel_futures=True)
+    def start(self) -> Workers:
+        """Start the workers, if they do not run yet; else the first batch does it, and waits for them."""
+        if self._workers is None:
+            self._workers = start_workers(self._source, self._count, self._kind)
+        return self._workers
 
-    def training(self, size: int, first_step: int, last_step: int) -> Iterator[Batch]:
+    def close(self) -> None:
+        """End the workers; batches not yet taken are dropped. A later batch would start new ones."""
+        if self._workers is not None:
+            self._workers.close()
+        self._workers = None
+        self._free.clear()
+        self._pending.clear()
+
+    def training(self, size: int, first_step: int, last_step: int, micro_batch: int | None = None) -> Iterator[Batch]:
         """This rank's part of global batches first_step .. last_step - 1 (0-based), each of `size` clips over all ranks.
 
-        Raises ValueError where `size` does not divide over the ranks, OperationFailed where stored bytes are damaged.
+        With `micro_batch` the part comes in pieces of so many clips, one after another: host memory then holds a few of
+        these and not whole parts. Raises ValueError where the sizes do not divide, OperationFailed where stored bytes are
+        damaged or a worker died.
         """
         part = rank_slice(size, self.rank, self.world_size)
+        share = part.stop - part.start
+        piece = micro_batch or share
+        if share % piece:
+            raise ValueError(f"a rank's {share} clips of a global batch do not divide into micro-batches of {piece}")
+        pieces = share // piece
 
-        def plan(step: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None, NDArray[np.float32]]:
-            epochs, samples = global_batch(len(self.shards), self.seed, step, size)
-            return samples[part], epochs[part], np.ones(part.stop - part.start, np.float32)
+        def plan(number: int) -> _Plan:
+            step, micro = divmod(number, pieces)
+            begin = part.start + micro * piece
+            epochs, samples = self.order.batch(step, size, slice(begin, begin + piece))
+            return _Plan(samples, epochs, np.zeros(piece, np.int64), np.ones(piece, np.float32))
 
-        return self._run_ahead(plan, range(first_step, last_step))
+        return self._run(plan, range(first_step * pieces, last_step * pieces), piece, training=True)
 
     def evaluation(self, batch: int) -> Iterator[Batch]:
-        """Every video once over all ranks, `batch` clips a rank a step, the same number of steps on every rank.
+        """Every video once over all ranks, with all its test views one after another, `batch` clips a rank a step.
 
-        What fills the last batches up is black and has weight 0.
+        The same number of steps on every rank. What fills the last batches up is black and has weight 0.
         """
+        views = self.view.test_views
 
-        def plan(step: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None, NDArray[np.float32]]:
-            samples, weights = evaluation_batch(len(self.shards), step, batch, self.rank, self.world_size)
-            return samples, None, weights
+        def plan(step: int) -> _Plan:
+            samples, view, weights = evaluation_batch(
+                len(self.shards), step, batch, self.rank, self.world_size, views
+            )
+            return _Plan(samples, np.full(batch, EVALUATION, np.int64), view, weights)
 
-        return self._run_ahead(plan, range(evaluation_steps(len(self.shards), batch, self.world_size)))
-
-    def _run_ahead(self, plan, steps: range) -> Iterator[Batch]:  # type: ignore[no-untyped-def]
-        waiting: deque[tuple[Batch, list[Future[None]]]] = deque()
-        for step in steps:
-            waiting.append(self._start(*plan(step)))
-            if len(waiting) > (self.prefetch if self._threads else 0):
-                yield self._finish(*waiting.popleft())
-        while waiting:
-            yield self._finish(*waiting.popleft())
-
-    def _start(
-        self, samples: NDArray[np.int64], epochs: NDArray[np.int64] | None, weights: NDArray[np.float32]
-    ) -> tuple[Batch, list[Future[None]]]:
-        size = self.view.size
-        frames = np.zeros((len(samples), self.view.frames, size, size, 3), np.uint8)
-        labels = np.zeros(len(samples), np.int64)
-        ids = [""] * len(samples)
-        batch = Batch(
-            clips=torch.from_numpy(frames).permute(0, 1, 4, 2, 3),
-            labels=torch.from_numpy(labels),
-            weights=torch.from_numpy(weights),
-            ids=ids,
+        return self._run(
+            plan, range(evaluation_steps(len(self.shards), batch, self.world_size, views)), batch, training=False
         )
 
-        def fill(place: int) -> None:
-            sample = int(samples[place])
-            stream = None if epochs is None else KeyedStream(_CLIP_PURPOSE, self.seed, int(epochs[place]), sample)
-            labels[place], ids[place] = self._fill_clip(sample, stream, frames[place])
+    def timing(self) -> LoaderTiming:
+        """What clips cost since the last call. Stages: index (tables), read, checksum, decode, augment (crop and resize
+        too), wait."""
+        clips = max(1, self._clips)
+        totals = zip((*STAGES, "wait"), (*self._seconds, self._wait), strict=True)
+        answer = LoaderTiming(self._clips, {stage: seconds / clips for stage, seconds in totals})
+        self._clips, self._seconds, self._wait = 0, [0.0] * len(STAGES), 0.0
+        return answer
 
-        places = [place for place in range(len(samples)) if weights[place] > 0]
-        if self._threads is None:
-            for place in places:
-                fill(place)
-            return batch, []
-        return batch, [self._threads.submit(fill, place) for place in places]
+    def take_bad_clips(self) -> list[BadClip]:
+        """The clips skipped in batches handed out since the last call."""
+        taken, self._new_bad = self._new_bad, []
+        return taken
 
-    def _finish(self, batch: Batch, decoding: list[Future[None]]) -> Batch:
-        for clip in decoding:
-            clip.result()
-        return batch
+    def _run(self, plan: Callable[[int], _Plan], steps: range, size: int, training: bool) -> Iterator[Batch]:
+        # Small batches must not leave workers idle: two clips a worker at least are in hand.
+        ahead = max(self.prefetch, -(-2 * self._count // size)) if self._count else 0
+        waiting: deque[_Pending] = deque()
+        held: set[int] = set()
+        upcoming = iter(steps)
+        try:
+            while True:
+                while len(waiting) <= ahead and (step := next(upcoming, None)) is not None:
+                    waiting.append(self._begin(plan(step), training))
+                if not waiting:
+                    return
+                began = perf_counter()
+                while waiting[0].missing:
+                    self._take(self._results())
+                self._wait += perf_counter() - began
+                yield self._finish(waiting.popleft(), held, training)
+        finally:
+            for pending in waiting:
+                pending.abandoned = True
+                if not pending.missing:
+                    pending.home.append((pending.buffer, pending.memory))
 
-    def _fill_clip(self, sample: int, stream: KeyedStream | None, out: NDArray[np.uint8]) -> tuple[int, str]:
-        """Decode one clip into `out`, uint8 [frames, size, size, 3]; gives its label and id."""
-        video = self.shards.video(sample)
-        if len(video.labels) != 1:
-            raise InputError(
-                f"{self.shards.path}: video {video.id} has {len(video.labels)} labels, but this task needs exactly one; "
-                "build the set from a list with one label a video"
-            )
-        chosen = self.view.choose_frames(video.num_frames, stream)
-        box = self.view.choose_box(video.width, video.height, stream)
-        for frame, place in zip(self.shards.read(sample, chosen.tolist()), out, strict=True):
-            box.cut(frame, self.view.size, place)
-        return video.labels[0], video.id
+    def _begin(self, plan: _Plan, training: bool) -> _Pending:
+        workers, count = self.start(), len(plan.samples)
+        shape = (count, *self.view.clip_shape(training))
+        home = self._free[int(np.prod(shape))]
+        buffer, memory = home.popleft() if home else workers.new_buffer(int(np.prod(shape)))
+        number, self._batches = self._batches, self._batches + 1
+        places = np.flatnonzero(plan.weights).tolist()
+        if len(places) < count:
+            memory.reshape(shape)[plan.weights == 0] = 0
+        pending = _Pending(plan, buffer, memory, home, np.zeros(count, np.int64), [""] * count, len(places))
+        self._pending[number] = pending
+        rows = zip(plan.samples.tolist(), plan.epochs.tolist(), plan.views.tolist(), strict=True)
+        awaited = set(places[-max(1, self._count) :])
+        tasks = [ClipTask(number, buffer, place, *row, place in awaited) for place, row in enumerate(rows)]
+        workers.submit([tasks[place] for place in places])
+        return pending
+
+    def _results(self) -> list[ClipDone]:
+        try:
+            return self.start().results(wait=True)
+        except Exception:
+            self.close()
+            raise
+
+    def _take(self, results: list[ClipDone]) -> None:
+        for done in results:
+            pending = self._pending[done.batch]
+            pending.labels[done.place], pending.ids[done.place] = done.label, done.id
+            if done.bad:
+                pending.bad[done.place] = done.bad
+            pending.missing -= 1
+            self._clips += 1
+            for stage, seconds in enumerate(done.seconds):
+                self._seconds[stage] += seconds
+            if not pending.missing:
+                del self._pending[done.batch]
+                if pending.abandoned:
+                    pending.home.append((pending.buffer, pending.memory))
+
+    def _finish(self, pending: _Pending, held: set[int], training: bool) -> Batch:
+        for place in sorted(pending.bad):
+            self._count_bad(pending.bad[place])
+            if not pending.ids[place]:
+                pending.plan.weights[place] = 0
+        frames = pending.memory.reshape(-1, *self.view.clip_shape(training))
+        if len(held) < _HELD:
+            held.add(pending.buffer)
+            weakref.finalize(frames, _let_go, held, pending.home, pending.buffer, pending.memory).atexit = False
+        else:
+            frames = frames.copy()
+            pending.home.append((pending.buffer, pending.memory))
+        return Batch(
+            clips=torch.from_numpy(frames).permute(0, 1, 4, 2, 3),
+            labels=torch.from_numpy(pending.labels),
+            weights=torch.from_numpy(pending.plan.weights),
+            ids=pending.ids,
+            views=torch.from_numpy(pending.plan.views),
+        )
+
+    def _count_bad(self, bad: tuple[BadClip, ...]) -> None:
+        for clip in bad:
+            self.bad_clips += 1
+            self._new_bad.append(clip)
+            if self.bad_clips > self._max_bad_clips:
+                raise OperationFailed(bad_clips_sentence(self.bad_clips, self._max_bad_clips, clip.sentence))
+
+
+def bad_clips_sentence(count: int, allowed: int, last: str) -> str:
+    """What to say when more clips were bad than data.max_bad_clips allows."""
+    return f"{count} clips could not be read, data.max_bad_clips allows {allowed}; the last: {last}"
+
+
+def _let_go(
+    held: set[int], home: deque[tuple[int, NDArray[np.uint8]]], buffer: int, memory: NDArray[np.uint8]
+) -> None:
+    held.discard(buffer)
+    home.append((buffer, memory))

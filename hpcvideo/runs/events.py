@@ -8,8 +8,19 @@ start, resume   run, step (first step still to do is step + 1), world_size, node
 step            step (1-based, just finished), epoch (float), samples (clips since the run's first step), steps (how many
                 steps this line covers), loss, lr, gradient_norm,
                 seconds: {"step": {min, mean, max}, PHASE: {min, mean, max}, ...}, each the mean of one step over the
-                covered steps, spread over ranks; "step" is the wall time of the step, evaluation and checkpoint apart
+                covered steps, spread over ranks; "step" is the wall time of the step, evaluation and checkpoint apart;
+                optional loader: seconds a clip by stage, mean over ranks and the covered steps: {index, read, checksum,
+                decode, augment: of one of the loader's workers, wait: of the step}
+bad_clip        step, set ("train" or "validation"), shard (file), video, frame (-1 where the shard itself cannot be read),
+                reason: a clip whose stored bytes are damaged was skipped (data.on_bad_clip: skip); told with the next step
+                line or evaluation
 checkpoint      step, seconds, bytes, path
+staging         a shard set that was copied to the nodes: when ("before" training, which waits for it, or "beside" it), set,
+                folder (rank 0's), mode, outcome ("finished" or "stopped"), nodes, shards, copied_shards, kept_shards,
+                read_bytes (from the shared file system, all nodes), received_bytes (from other nodes), seconds; in the
+                mode partition then one "beside" for each later epoch, of rank 0's node alone: epoch, copied_shards,
+                removed_shards, read_bytes, seconds; outcome "failed" has a reason: training reads on from the shared
+                file system
 evaluation      step, seconds, protocol, clips, metrics: {name: value}
 end             step, samples, seconds (wall time of this process group since its start), reason ("finished" or other)
 """
@@ -30,6 +41,7 @@ PHASES = (
     "forward",
     "backward",
     "communication_exposed",
+    "pipeline_wait",
     "optimizer",
     "evaluation",
     "checkpoint",

@@ -30,6 +30,7 @@ PHASE_COLOURS = {
     "forward": "#56b4e9",
     "backward": "#0072b2",
     "communication_exposed": "#d55e00",
+    "pipeline_wait": "#cc79a7",
     "optimizer": "#009e73",
     "other": "#a7afb7",
 }

@@ -163,6 +163,8 @@ def _from_events(
             evaluations[evaluation.step, evaluation.protocol] = evaluation
         elif kind == "checkpoint":
             seconds["checkpoint"] += float(event["seconds"])
+        elif kind == "staging" and event["when"] == "before":  # beside training it costs no time of its own
+            seconds["staging"] += float(event["seconds"])
         elif kind == "end":
             end_reason = str(event.get("reason", "finished"))
     first_start = starts[0]

@@ -14,20 +14,24 @@ from hpcvideo.errors import InputError
 
 
 class Classification(BaseModel):
-    """num_classes: size of the label set; a model's outputs are logits [batch, num_classes]."""
+    """num_classes: size of the label set; a model's outputs are logits [batch, num_classes].
+
+    label_smoothing: share of each label that the training loss spreads evenly over all classes (Szegedy et al.,
+    arXiv 1512.00567, section 7).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     num_classes: Annotated[int, Field(ge=2)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @property
     def num_outputs(self) -> int:
         """One logit a class."""
         return self.num_classes
 
-    @property
-    def protocol(self) -> str:
-        """One clip a video from segment centres (or the middle window), one centre crop."""
-        return "1 clip x 1 centre crop"
+    def protocol(self, views: str) -> str:
+        """The views are all that an accuracy depends on."""
+        return views
 
     def check_labels(self, label_names: Sequence[str], source: str) -> None:
         """Raise InputError where the set has more label names than the task has classes, or fewer."""
@@ -38,8 +42,20 @@ class Classification(BaseModel):
             )
 
     def loss(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        """Mean cross-entropy over the batch; outputs [batch, num_classes], batch["labels"] int64 [batch]."""
-        return functional.cross_entropy(outputs.float(), batch["labels"].to(outputs.device))
+        """Mean cross-entropy over the batch; outputs [batch, num_classes], batch["labels"] int64 [batch].
+
+        Of a mixed batch (see mixup.py) the weighted sum for both labels.
+        """
+        own = self._cross_entropy(outputs, batch["labels"])
+        if "mixed_labels" not in batch:
+            return own
+        weight: float = batch["mix_weight"]
+        return weight * own + (1 - weight) * self._cross_entropy(outputs, batch["mixed_labels"])
+
+    def _cross_entropy(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(
+            outputs.float(), labels.to(outputs.device), label_smoothing=self.label_smoothing
+        )
 
     def score(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """float64 [4]: clips, top-1 hits, top-5 hits, summed loss; each clip counted by its weight (padding: 0)."""

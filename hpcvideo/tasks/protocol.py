@@ -11,14 +11,14 @@ from torch import Tensor
 class Task(Protocol):
     """One thing to learn.
 
-    num_outputs: how many numbers a model gives for a clip. protocol: how the metric is measured, named with every figure.
+    num_outputs: how many numbers a model gives for a clip.
     """
 
     @property
     def num_outputs(self) -> int: ...
 
-    @property
-    def protocol(self) -> str: ...
+    def protocol(self, views: str) -> str:
+        """How the metric is measured, named with every figure; views: the name of the clips and crops that are scored."""
 
     def check_labels(self, label_names: Sequence[str], source: str) -> None:
         """Raise InputError where a shard set with these label names (from `source`) does not fit the task."""

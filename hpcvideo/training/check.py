@@ -10,37 +10,57 @@ import yaml
 
 from hpcvideo.config import RunConfig
 from hpcvideo.config.load import parse_config
+from hpcvideo.data.mirrored_labels import check_flip, mirrored_labels
+from hpcvideo.data.node_local_order import check_virtual_nodes
 from hpcvideo.errors import InputError
+from hpcvideo.methods.protocol import BatchSplit
 from hpcvideo.methods.registry import check_method
 from hpcvideo.models import create_model, model_options
 from hpcvideo.runs import RunDirectory, read_events
 from hpcvideo.shards import ShardSet
-from hpcvideo.tasks import create_task
 from hpcvideo.training.checkpoint import latest_checkpoint
-from hpcvideo.training.recipe import RunPlan, plan_run, split_batch
+from hpcvideo.training.recipe import RunPlan, plan_run
+from hpcvideo.training.stages import plan_stages, split_over
+from hpcvideo.training.task import make_task
 
 
-def check_run(config: RunConfig, world_size: int, run: Path | None = None) -> RunPlan:
-    """The plan of this config on `world_size` ranks, if it can run: names and options known, batch divides, shard sets
-    there and with the task's labels, run directory (if given) empty or of the same config.
+def check_run(config: RunConfig, world_size: int, run: Path | None = None, nodes: int | None = None) -> RunPlan:
+    """The plan of this config on `world_size` ranks (of so many nodes, if that is known), if it can run: names and
+    options known, batch divides, shard sets there and with the task's labels, run directory (if given) empty or of the
+    same config.
 
     Raises InputError or OperationFailed in one sentence for the first thing that is wrong.
     """
-    check_without_data(config, world_size, run)
-    return plan_run(config.recipe, len(check_data(config)), world_size)
+    split = check_without_data(config, world_size, run, nodes)
+    return plan_run(config.recipe, len(check_data(config)), split.data_parallel)
 
 
-def check_without_data(config: RunConfig, world_size: int, run: Path | None = None) -> None:
-    """What can be checked where the shards are not at hand: names, options, batch, run directory. Raises InputError."""
+def check_without_data(
+    config: RunConfig, world_size: int, run: Path | None = None, nodes: int | None = None
+) -> BatchSplit:
+    """What can be checked where the shards are not at hand: names, options, stages, batch, run directory.
+
+    Gives how the batch falls on the ranks. Raises InputError.
+    """
     check_names(config)
-    split_batch(config.recipe, world_size)
+    split = split_over(config, world_size)
+    if split.data_parallel < world_size:
+        plan_stages(config, split, ranks_per_node=1)
+    if config.recipe.mixup and split.micro_batch == 1:
+        raise InputError(
+            f"recipe.mixup = {config.recipe.mixup:g} mixes the clips of a micro-batch, but on {world_size} ranks that is "
+            "one clip; use fewer ranks, a larger recipe.global_batch or recipe.micro_batch, or recipe.mixup=0"
+        )
+    if config.data.virtual_nodes is not None:
+        check_virtual_nodes(config.data.virtual_nodes, config.recipe.global_batch, nodes)
     if run is not None:
         check_run_directory(config, run)
+    return split
 
 
 def check_names(config: RunConfig) -> None:
     """Task, method and model exist and take the options they are given. Raises InputError."""
-    task = create_task(config.task.name, config.task.options())
+    task = make_task(config)
     check_method(config.method.name, config.method.options())
     known = model_options(config.model.name)
     for option in config.model.options:
@@ -54,10 +74,12 @@ def check_names(config: RunConfig) -> None:
 
 def check_data(config: RunConfig) -> ShardSet:
     """Both shard sets are there, every shard at its full size, with the task's labels. Gives the training set."""
-    task = create_task(config.task.name, config.task.options())
+    task = make_task(config)
     train = ShardSet(config.data.train)
     train.check_files()
     task.check_labels(train.label_names, str(config.data.train))
+    check_flip(train.label_names, config.data.flip, config.data.flip_labels, str(config.data.train))
+    mirrored_labels(train.label_names, config.data.flip_labels, str(config.data.train))
     if config.data.validation is not None:
         validation = ShardSet(config.data.validation)
         validation.check_files()

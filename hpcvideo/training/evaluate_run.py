@@ -7,16 +7,17 @@ from pathlib import Path
 import yaml
 
 from hpcvideo.config.load import parse_config
+from hpcvideo.config.schema import NamedOptions
 from hpcvideo.distributed.environment import ProcessEnvironment
 from hpcvideo.distributed.process_group import joined
 from hpcvideo.errors import InputError
 from hpcvideo.methods.protocol import BatchSplit
 from hpcvideo.runs import RunDirectory
 from hpcvideo.shards import ShardSet
-from hpcvideo.tasks import create_task
 from hpcvideo.training.build import build_method, make_loader
 from hpcvideo.training.checkpoint import latest_checkpoint, read_checkpoint
 from hpcvideo.training.evaluate import Evaluation, evaluate
+from hpcvideo.training.task import make_task
 
 
 def evaluate_run(run: Path, shards: Path | None, place: ProcessEnvironment) -> tuple[int, Evaluation]:
@@ -34,7 +35,7 @@ def evaluate_run(run: Path, shards: Path | None, place: ProcessEnvironment) -> t
     source = shards or config.data.validation
     if source is None:
         raise InputError(f"{directory.config}: names no data.validation; give a set with --shards")
-    task = create_task(config.task.name, config.task.options())
+    task = make_task(config)
     clips = ShardSet(source)
     task.check_labels(clips.label_names, str(source))
     checkpoint = read_checkpoint(path)
@@ -45,8 +46,11 @@ def evaluate_run(run: Path, shards: Path | None, place: ProcessEnvironment) -> t
         )
     with joined(place) as device:
         split = BatchSplit(place.world_size, 1, 1, place.world_size)  # no training step is made
+        if config.method.name == "pipeline":  # any number of ranks scores: each holds the whole model, without gradients
+            config = config.model_copy(update={"method": NamedOptions(name="end_to_end")})
         method = build_method(config, task, split, place, device)
         method.load_weights(checkpoint.weights)
-        with make_loader(config, clips, place) as loader:
-            result = evaluate(method, task, loader, config.evaluation.batch, device)
+        with make_loader(config, clips, method.share) as loader:
+            views = config.evaluation
+            result = evaluate(method, task, loader, views.batch, device, views.average)
     return checkpoint.step, result

@@ -31,8 +31,8 @@ class RunPlan:
         return step / self.steps_per_epoch
 
 
-def split_batch(recipe: RecipeConfig, world_size: int) -> BatchSplit:
-    """Micro batch and accumulation for this many data-parallel ranks.
+def split_batch(recipe: RecipeConfig, world_size: int, called: str = "ranks") -> BatchSplit:
+    """Micro batch and accumulation for this many data-parallel ranks (or replicas of a pipeline, `called` so).
 
     Without recipe.micro_batch a rank takes its whole share in one forward. Raises InputError where the global batch does
     not divide, with the nearest batches that do.
@@ -43,7 +43,7 @@ def split_batch(recipe: RecipeConfig, world_size: int) -> BatchSplit:
         micro = f" x micro_batch {recipe.micro_batch}" if recipe.micro_batch else ""
         choices = " or ".join(str(batch) for batch in (below, above) if batch)
         raise InputError(
-            f"recipe.global_batch = {recipe.global_batch} is not divisible by {world_size} ranks{micro}; use {choices}"
+            f"recipe.global_batch = {recipe.global_batch} is not divisible by {world_size} {called}{micro}; use {choices}"
         )
     share = recipe.global_batch // world_size
     micro_batch = recipe.micro_batch or share

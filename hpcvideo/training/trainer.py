@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from hpcvideo.config import RunConfig
+from hpcvideo.data import Batch
 from hpcvideo.distributed.device import Device
 from hpcvideo.distributed.environment import ProcessEnvironment, slurm_job_facts
 from hpcvideo.distributed.process_group import barrier, gather, gather_text, joined
@@ -29,7 +30,9 @@ from hpcvideo.training.build import RunParts, build_run
 from hpcvideo.training.check import has_progress
 from hpcvideo.training.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
 from hpcvideo.training.evaluate import evaluate
+from hpcvideo.training.loader_report import LoaderReport, gather_report
 from hpcvideo.training.recipe import RunPlan, interval_steps, learning_rate
+from hpcvideo.training.staging import staged_sets
 from hpcvideo.training.step_times import StepTimes
 
 Listener = Callable[[dict[str, Any]], None]
@@ -89,9 +92,11 @@ class _Training:
         resumed = self._resume()
         self._open_directory()
         self._log("resume" if resumed else "start", **self._effective_values())
-        self._steps()
-        if self.parts.validation is not None and not self._due(self.evaluate_every):
-            self._evaluate()
+        share = self.parts.method.share
+        with staged_sets(self.config, self.plan, self.place, self.device, share, self.step, self._log) as self.at_step:
+            self._steps()
+            if self.parts.validation is not None and not self._due(self.evaluate_every):
+                self._evaluate()
         self._save()
         self._log("end", step=self.step, samples=self._samples(), seconds=time.time() - self.started, reason="finished")
         barrier(self.device)
@@ -99,14 +104,13 @@ class _Training:
     def _steps(self) -> None:
         times = StepTimes()
         split, total = self.plan.split, self.plan.total_steps
-        batches = self.parts.train.training(split.global_batch, self.step, total)
+        batches = self._charged(self.parts.train.training(split.global_batch, self.step, total, split.micro_batch))
         while self.step < total:
+            self.at_step(self.step)
             began = time.perf_counter()
-            with self.clock.phase("data_wait"):
-                batch = next(batches)
             rate = learning_rate(self.config.recipe, self.plan, self.step)
             self.parts.method.set_learning_rate(rate)
-            result = self.parts.method.step(batch, self.step, self.clock)
+            result = self.parts.method.step(batches, self.step, self.clock)
             self.step += 1
             times.add(time.perf_counter() - began, self.clock.take(), result.loss)
             if not math.isfinite(result.gradient_norm):
@@ -118,14 +122,30 @@ class _Training:
             if self.step % self.config.logging.every_steps == 0 or self.step == total:
                 steps = times.steps
                 loss, seconds = times.summary(self.device)
+                report = gather_report(self.parts.train, self.device)
                 self._log(
                     "step", step=self.step, epoch=self.plan.epoch(self.step), samples=self._samples(), steps=steps,
-                    loss=loss, lr=rate, gradient_norm=result.gradient_norm, seconds=seconds,
+                    loss=loss, lr=rate, gradient_norm=result.gradient_norm, seconds=seconds, loader=report.seconds,
                 )  # fmt: skip
+                self._tell_bad_clips(report, "train")
             if self._due(self.evaluate_every) and self.parts.validation is not None:
                 self._evaluate()
             if self._due(self.checkpoint_every):
                 self._save()
+
+    def _charged(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches, the wait for each charged to data_wait."""
+        while True:
+            with self.clock.phase("data_wait"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def _tell_bad_clips(self, report: LoaderReport, which: str) -> None:
+        for fact in report.new_bad_clips:
+            self._log("bad_clip", step=self.step, set=which, **fact)
+        report.check(self.config.data.max_bad_clips)
 
     def _due(self, interval: int | None) -> bool:
         return interval is not None and self.step > 0 and self.step % interval == 0
@@ -133,13 +153,16 @@ class _Training:
     def _evaluate(self) -> None:
         assert self.parts.validation is not None
         with self.clock.phase("evaluation"):
-            batch = self.config.evaluation.batch
-            result = evaluate(self.parts.method, self.parts.task, self.parts.validation, batch, self.device)
+            views = self.config.evaluation
+            result = evaluate(
+                self.parts.method, self.parts.task, self.parts.validation, views.batch, self.device, views.average
+            )
         seconds = self.clock.take()["evaluation"]
         self._log(
             "evaluation", step=self.step, seconds=seconds, protocol=result.protocol, clips=result.clips,
             metrics=result.metrics,
         )  # fmt: skip
+        self._tell_bad_clips(gather_report(self.parts.validation, self.device), "validation")
 
     def _save(self) -> None:
         if self.saved_step == self.step:
@@ -233,6 +256,7 @@ class _Training:
             "launcher": self.place.launcher,
             "devices": self.device.describe(),
             "startup_seconds": time.time() - psutil.Process().create_time(),
+            **self.parts.method.facts(),
         }
 
     def _samples(self) -> int:

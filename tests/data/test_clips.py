@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcvideo.data.augment import SCALES, center_crop, mirror, multi_scale_crop
+from hpcvideo.data.augment import SCALES, CropBox, center_crop, mirror, multi_scale_crop, scoring_crop
 from hpcvideo.data.clip_sampling import dense_frames, segment_frames
+from hpcvideo.data.clip_view import ClipView
 from hpcvideo.distributed.keyed_random import KeyedStream
 
 
@@ -82,5 +84,73 @@ def test_mirroring_turns_left_into_right_in_half_of_the_draws() -> None:
     mirrored = [key for key in range(400) if mirror(box, KeyedStream(key)).mirrored]
     assert 140 < len(mirrored) < 260
     out = np.empty((4, 4, 3), np.uint8)
-    mirror(box, KeyedStream(mirrored[0])).cut(frame, 4, out)
+    mirror(box, KeyedStream(mirrored[0])).cut(frame, out)
     assert np.array_equal(out, frame[:, ::-1])
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("size", [8, 23, 24, 65, 112, 224])
+@pytest.mark.parametrize("side", [24, 40])
+def test_a_cut_is_the_resized_crop_and_touches_nothing_else(mirrored: bool, size: int, side: int) -> None:
+    """Against cropping, resizing and reversing apart; 24 to 24 needs no resize."""
+    frame = np.random.default_rng(1).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    untouched = frame.copy()
+    batch = np.full((3, size, size, 3), 7, np.uint8)
+    CropBox(11, 5, side, side, mirrored).cut(frame, batch[1])
+    expected = cv2.resize(frame[5 : 5 + side, 11 : 11 + side], (size, size), interpolation=cv2.INTER_LINEAR)
+    assert np.array_equal(batch[1], expected[:, ::-1] if mirrored else expected)
+    assert (batch[[0, 2]] == 7).all() and np.array_equal(frame, untouched)
+
+
+@given(st.integers(64, 2000), st.integers(1, 12))
+def test_dense_test_clips_start_where_the_published_code_starts_them(num_frames: int, clips: int) -> None:
+    """np.linspace(0, num_frames - 64, num=clips, dtype=int), as the public TSM code writes it."""
+    if clips == 1:
+        return
+    published = np.linspace(0, max(1, 1 + num_frames - 64) - 1, num=clips, dtype=int)
+    ours = [int(dense_frames(num_frames, 8, 64, None, clip, clips)[0]) for clip in range(clips)]
+    assert ours == published.tolist()
+
+
+def test_dense_test_clips_of_a_short_video_all_start_at_its_first_frame() -> None:
+    for clip in range(10):
+        assert dense_frames(20, 8, 64, None, clip, 10).tolist() == [0, 8, 16, 4, 12, 0, 8, 16]
+
+
+def test_the_second_of_two_segment_clips_takes_the_segments_starts() -> None:
+    """twice_sample of the public code: [int(tick / 2 + tick * k)] and [int(tick * k)] with tick = num_frames / frames."""
+    for num_frames in (8, 64, 250, 299, 300):
+        tick = num_frames / 8
+        assert segment_frames(num_frames, 8, None, 0, 2).tolist() == [int(tick / 2 + tick * k) for k in range(8)]
+        assert segment_frames(num_frames, 8, None, 1, 2).tolist() == [int(tick * k) for k in range(8)]
+
+
+@given(st.integers(1, 300), st.integers(1, 16), st.integers(1, 10))
+def test_segment_test_clips_lie_in_their_segments_and_differ(num_frames: int, frames: int, clips: int) -> None:
+    chosen = [segment_frames(num_frames, frames, None, clip, clips) for clip in range(clips)]
+    for one in chosen:
+        assert ((one * frames) // num_frames <= np.arange(frames)).all() and (one < num_frames).all()
+        assert ((one + 1) * frames > np.arange(frames) * num_frames).all(), "not before its segment"
+    if num_frames >= frames * clips:
+        assert len({one[0] for one in chosen}) == clips
+
+
+def test_three_crops_lie_along_the_longer_side_and_ten_are_corners_centre_and_their_mirrors() -> None:
+    three = [scoring_crop(340, 256, 256, 256, 3, crop) for crop in range(3)]
+    assert [(box.left, box.top, box.width) for box in three] == [(0, 0, 256), (84, 0, 256), (42, 0, 256)]
+    tall = [scoring_crop(256, 340, 256, 256, 3, crop) for crop in range(3)]
+    assert [(box.left, box.top) for box in tall] == [(0, 0), (0, 84), (0, 42)]
+    ten = [scoring_crop(340, 256, 224, 256, 10, crop) for crop in range(10)]
+    corners = [(0, 0), (116, 0), (0, 32), (116, 32), (58, 16)]
+    assert [(box.left, box.top) for box in ten] == [place for place in corners for _ in range(2)]
+    assert [box.mirrored for box in ten] == [False, True] * 5
+    assert scoring_crop(340, 256, 224, 256, 1, 0) == center_crop(340, 256, 224, 256)
+    with pytest.raises(ValueError, match="4 of 3"):
+        scoring_crop(340, 256, 224, 256, 3, 4)
+
+
+def test_protocols_are_named_by_their_views() -> None:
+    assert ClipView(8, 224).protocol == "1 clip x 1 centre crop"
+    accurate = ClipView(8, 224, sampling="dense", test_clips=10, test_crops=3, full_resolution=True)
+    assert accurate.protocol == "10 dense clips x 3 crops of 256x256" and accurate.test_views == 30
+    assert ClipView(8, 224, test_clips=2).protocol == "2 clips x 1 centre crop of 224x224"

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcvideo.data.sample_order import epoch_permutation, evaluation_batch, evaluation_steps, global_batch, rank_slice
+from hpcvideo.data.sample_order import (
+    GlobalOrder,
+    epoch_permutation,
+    evaluation_batch,
+    evaluation_steps,
+    global_batch,
+    rank_slice,
+)
 from hpcvideo.distributed.keyed_random import KeyedStream, combine, hash_range
 
 
@@ -63,12 +70,37 @@ def test_epochs_and_seeds_give_unrelated_orders() -> None:
     assert combine(1, 2) != combine(2, 1)
 
 
-@given(st.integers(1, 100), st.integers(1, 9), st.integers(1, 7))
-def test_evaluation_scores_every_sample_once_and_pads_with_weight_0(samples: int, batch: int, world_size: int) -> None:
-    seen: list[int] = []
+@given(st.integers(1, 100), st.integers(1, 9), st.integers(1, 7), st.integers(1, 5))
+def test_evaluation_scores_every_view_once_and_pads_with_weight_0(
+    samples: int, batch: int, world_size: int, views: int
+) -> None:
+    seen: list[tuple[int, int]] = []
     for rank in range(world_size):
-        for step in range(evaluation_steps(samples, batch, world_size)):
-            chosen, weights = evaluation_batch(samples, step, batch, rank, world_size)
+        own: list[tuple[int, int]] = []
+        for step in range(evaluation_steps(samples, batch, world_size, views)):
+            chosen, view, weights = evaluation_batch(samples, step, batch, rank, world_size, views)
             assert len(chosen) == batch and set(weights.tolist()) <= {0.0, 1.0}
-            seen += chosen[weights == 1].tolist()
-    assert sorted(seen) == list(range(samples))
+            own += zip(chosen[weights == 1].tolist(), view[weights == 1].tolist(), strict=True)
+        assert own == [(sample, view) for sample in range(rank, samples, world_size) for view in range(views)]
+        seen += own
+    assert sorted(seen) == [(sample, view) for sample in range(samples) for view in range(views)]
+
+
+@given(st.integers(1, 60), st.integers(0, 2**62), st.integers(1, 5), st.integers(1, 6), st.integers(0, 40))
+def test_a_part_of_a_batch_is_cut_out_of_the_whole(
+    samples: int, seed: int, pieces: int, piece: int, step: int
+) -> None:
+    order = GlobalOrder(samples, seed)
+    size = pieces * piece
+    parts = [order.batch(step, size, slice(part * piece, (part + 1) * piece)) for part in range(pieces)]
+    for whole, cut in zip(global_batch(samples, seed, step, size), zip(*parts, strict=True), strict=True):
+        assert np.array_equal(np.concatenate(cut), whole)
+
+
+def test_a_replacement_is_another_draw_for_each_attempt_and_spread_over_the_set() -> None:
+    order = GlobalOrder(50, seed=3)
+    assert order.replacement(1, 7, 1) == order.replacement(1, 7, 1)
+    drawn = [order.replacement(epoch, sample, 1) for epoch in range(40) for sample in range(50)]
+    counts = np.bincount(drawn, minlength=50)
+    assert counts.min() > 10 and counts.max() < 75  # 2,000 draws, 40 a sample
+    assert len({order.replacement(0, 7, attempt) for attempt in range(30)}) > 10

@@ -28,7 +28,7 @@ STEPS = 40
 @pytest.fixture
 def config(config_values: dict[str, Any], write_config: Write) -> Path:
     config_values["recipe"] |= {"steps": STEPS, "dropout": 0.3}
-    config_values["data"]["flip"] = True
+    config_values["data"] |= {"flip": True, "flip_labels": {"left": "right"}, "worker_kind": "spawn"}
     config_values["checkpoint"] = {"every_steps": 3}
     config_values["evaluation"] = {"every_epochs": 5}
     return write_config(config_values)
@@ -93,7 +93,8 @@ def test_a_killed_rank_ends_the_job_at_once(config: Path, tmp_path: Path) -> Non
     process = start(config, tmp_path / "run", ranks=2)
     while process.poll() is None and logged_steps(tmp_path / "run") < 4:
         time.sleep(0.01)
-    ranks = [pid for pid in children(process.pid) if b"hpcvideo" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children(process.pid)}
+    ranks = [pid for pid, line in lines.items() if b"-m\0hpcvideo\0train" in line]
     assert len(ranks) == 2
     os.kill(ranks[1], signal.SIGKILL)
     killed = time.monotonic()
@@ -105,7 +106,7 @@ def test_ranks_and_accumulation_make_the_same_updates(
     config_values: dict[str, Any], write_config: Write, tmp_path: Path
 ) -> None:
     """1 rank x 2 accumulated = 2 ranks x 1, equal micro batches, up to the order of floating-point sums."""
-    config_values["recipe"] |= {"micro_batch": 4, "steps": 6, "dropout": 0.0}
+    config_values["recipe"] |= {"micro_batch": 4, "steps": 6, "dropout": 0.0, "mixup": 0.4, "label_smoothing": 0.1}
     config = write_config(config_values)
     states = []
     for ranks in (1, 2):

@@ -1,0 +1,82 @@
+"""How a clip is cut from a video, in training and for scoring. Imports no torch: workers that decode start in a moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcvideo.data.augment import CropBox, center_crop, mirror, multi_scale_crop, scoring_crop
+from hpcvideo.data.clip_sampling import dense_frames, segment_frames
+from hpcvideo.data.rand_augment import RandAugment
+from hpcvideo.distributed.keyed_random import KeyedStream
+
+
+@dataclass(frozen=True)
+class ClipView:
+    """`frames` frames of `size` x `size` pixels; the rest as in config.DataConfig and config.EvaluationConfig.
+
+    mirrored_labels: (label, what it is when seen in a mirror) for the labels that change.
+    test_clips, test_crops, full_resolution: with how many views, and of which size, a video is scored.
+    """
+
+    frames: int
+    size: int
+    sampling: str = "segments"
+    window: int = 64
+    crop: str = "multi_scale"
+    short_side: int = 256
+    flip: bool = True
+    mirrored_labels: tuple[tuple[int, int], ...] = ()
+    rand_augment: RandAugment | None = None
+    test_clips: int = 1
+    test_crops: int = 1
+    full_resolution: bool = False
+
+    @property
+    def test_views(self) -> int:
+        """Clips with which each video is scored."""
+        return self.test_clips * self.test_crops
+
+    @property
+    def test_size(self) -> int:
+        """Height and width of a clip for scoring, pixels."""
+        return self.short_side if self.full_resolution else self.size
+
+    def clip_shape(self, training: bool) -> tuple[int, int, int, int]:
+        """[frames, height, width, 3] of a clip."""
+        size = self.size if training else self.test_size
+        return self.frames, size, size, 3
+
+    @property
+    def protocol(self) -> str:
+        """The name of the views with which a video is scored, e.g. "10 dense clips x 3 crops of 256x256"."""
+        if self.test_views == 1 and not self.full_resolution:
+            return "1 clip x 1 centre crop"
+        kind = "dense " if self.sampling == "dense" else ""
+        clips = f"{self.test_clips} {kind}clip{'s' if self.test_clips > 1 else ''}"
+        crops = "1 centre crop" if self.test_crops == 1 else f"{self.test_crops} crops"
+        return f"{clips} x {crops} of {self.test_size}x{self.test_size}"
+
+    def choose_frames(self, num_frames: int, stream: KeyedStream | None, view: int = 0) -> NDArray[np.int64]:
+        """Frame numbers of the clip, int64 [frames]; random with a stream, those of test view `view` without."""
+        clip = view // self.test_crops
+        if self.sampling == "dense":
+            return dense_frames(num_frames, self.frames, self.window, stream, clip, self.test_clips)
+        return segment_frames(num_frames, self.frames, stream, clip, self.test_clips)
+
+    def choose_box(self, width: int, height: int, stream: KeyedStream | None, view: int = 0) -> CropBox:
+        """The crop of the clip, one for all its frames; that of test view `view` without a stream."""
+        if stream is None:
+            crop = view % self.test_crops
+            return scoring_crop(width, height, self.test_size, self.short_side, self.test_crops, crop)
+        if self.crop == "center":
+            box = center_crop(width, height, self.size, self.short_side)
+        else:
+            box = multi_scale_crop(width, height, self.size, stream)
+        return mirror(box, stream) if self.flip else box
+
+    def label_of(self, label: int, box: CropBox) -> int:
+        """The label of the clip as cut: that of the mirrored video where the box mirrors."""
+        return dict(self.mirrored_labels).get(label, label) if box.mirrored else label
