@@ -23,7 +23,8 @@ class TarPlace:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One input. `id` is its path as listed (posix); `labels` are indices; `bytes` is the size of file or folder.
+    """One input. `id` is its path as listed (posix); `labels` are indices; `bytes` is the size of the file;
+    of a frame folder on disk with more than 16 frames an estimate from 16 of them, in a tar the sum over its frames.
 
     path: the file or folder; of an input inside a tar file (`inside`), that tar file. span: only frames that are shown in
     this interval of seconds, counted from the first frame, are stored. actions: labelled intervals, seconds of the source.
