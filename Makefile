@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | clean. Each does all of its own set-up; a second run installs nothing.
+# make setup | demo | test | test-faults | lint | clean. Each does all of its own set-up; a second run installs nothing.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -6,13 +6,14 @@ STAMP  := $(VENV)/.installed
 SYSTEM_PACKAGES := slurm-wlm munge iproute2 shellcheck
 SYSTEM_COMMANDS := slurmctld slurmd munged ip shellcheck
 
-.PHONY: setup demo test lint clean system
+.PHONY: setup demo test test-faults lint clean system
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make setup   install everything into $(VENV) (and, as root with apt, Slurm for the real-Slurm tests)"
 	@echo "make demo    videos -> shards -> training on 2 ranks -> scaling report, into demo-out/"
-	@echo "make test    ruff, mypy and all tests"
+	@echo "make test    ruff, mypy and the tests"
+	@echo "make test-faults  the slow tests: kills of real jobs, checks that take minutes"
 	@echo "make clean   remove $(VENV), demo-out and caches"
 
 setup: system $(STAMP)
@@ -41,7 +42,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,export]'
 	@touch $@
 
 demo: setup
@@ -52,7 +53,10 @@ lint: setup
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not faults"
+
+test-faults: setup
+	$(BIN)/pytest -m faults
 
 clean:
 	rm -rf $(VENV) demo-out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -21,6 +21,8 @@ from hpcvideo.data import synthetic
 from hpcvideo.models import create_model
 from hpcvideo.models.normalisation import normalise_clips
 
+pytestmark = pytest.mark.faults
+
 DEMO_STEPS, BATCH, PEAK_LEARNING_RATE, WARMUP = 576, 16, 0.05, 0.1
 TRAIN_VIDEOS, HELD_OUT_VIDEOS, FRAMES = 3072, 768, 4
 CHANCE = 1 / len(synthetic.DIRECTIONS)

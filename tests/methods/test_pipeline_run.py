@@ -13,6 +13,8 @@ import pytest
 from hpcvideo.runs import read_events
 from tests.conftest import run_hpcvideo
 
+pytestmark = pytest.mark.faults
+
 Write = Callable[[dict[str, Any]], Path]
 STEPS = 6
 

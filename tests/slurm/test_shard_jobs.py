@@ -23,7 +23,7 @@ from hpcvideo.slurm.submit import job_state
 from hpcvideo.slurm.submit import submit as submit_script
 from tests.conftest import hpcvideo_command, write_frame_folders
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.faults]
 VIDEOS_PER_SHARD = "3"
 
 

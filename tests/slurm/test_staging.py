@@ -15,7 +15,7 @@ from hpcvideo.shards.staging.local_folder import set_folder
 from tests.conftest import hpcvideo_command
 from tests.shards.staged_sets import OpenCounter, write_set
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.faults]
 SIZES = [3_000_000, 9_000_000, 1_000_000, 5_000_000]
 
 

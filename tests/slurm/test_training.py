@@ -17,7 +17,7 @@ from hpcvideo.distributed.environment import child_variables
 from hpcvideo.runs import read_events
 from tests.conftest import hpcvideo_command
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.faults]
 Write = Callable[[dict[str, Any]], Path]
 STEPS = 40
 

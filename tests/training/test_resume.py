@@ -56,6 +56,7 @@ def children(process: int) -> list[int]:
     return found + [grandchild for child in found for grandchild in children(child)]
 
 
+@pytest.mark.faults
 def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bits(config: Path, tmp_path: Path) -> None:
     """Two ranks; whole-job kills (launcher, proxies and ranks) at three random moments."""
     run_hpcvideo("train", config, "--run", tmp_path / "undisturbed", ranks=2)

@@ -21,6 +21,8 @@ from hpcvideo.training.node_shards import NodeShards
 from tests.conftest import hpcvideo_command, run_hpcvideo, write_frame_folders
 from tests.shards.staged_sets import OpenCounter
 
+pytestmark = pytest.mark.faults
+
 WriteConfig = Callable[[dict[str, Any]], Path]
 
 
