@@ -12,7 +12,7 @@ from hpcvideo import __version__
 from hpcvideo.errors import OperationFailed, Stopped
 from hpcvideo.shards.build_lock import BuildLock, forget_lock
 from hpcvideo.shards.build_options import BuildOptions, Inputs
-from hpcvideo.shards.build_plan import BuildPlan, check_request, make_plan, remove_set
+from hpcvideo.shards.build_plan import BuildPlan, check_request, list_inputs, make_plan, remove_set
 from hpcvideo.shards.encode_shard import Decoding, write_shards
 from hpcvideo.shards.format import Quarantined, shard_name
 from hpcvideo.shards.manifest import MANIFEST, Manifest, write_manifest
@@ -106,11 +106,12 @@ def build_shards(
         def prepare() -> None:
             nonlocal plan, lock, done, total
             check_request(inputs, out, options)
+            listed = list_inputs(inputs, options)  # before `out` is made: a wrong list leaves nothing behind
             try:
                 if not out.exists():
                     out.mkdir(parents=True)
                 lock = held.enter_context(BuildLock(out, warn))
-                plan = make_plan(inputs, out, options, overwrite)
+                plan = make_plan(inputs, listed, out, options, overwrite)
             except OSError as error:
                 raise OperationFailed(
                     f"{error.filename or out}: {error.strerror}; choose an --out folder you can write"

@@ -53,15 +53,20 @@ def check_request(inputs: Inputs, out: Path, options: BuildOptions) -> None:
         raise InputError(f"--out {out} lies inside SOURCE, where it would count as a class; choose a folder outside of it")
 
 
-def make_plan(inputs: Inputs, out: Path, options: BuildOptions, overwrite: bool) -> BuildPlan:
-    """Read the inputs, plan, and look at what lies in `out`; of that, what is half-written is deleted.
-
-    Raises InputError for unusable inputs and where `out` holds a set of another plan (unless `overwrite`, which deletes it);
-    OSError where `out` cannot be written.
-    """
+def list_inputs(inputs: Inputs, options: BuildOptions) -> SourceList:
+    """The inputs with their labels. InputError where they are unusable, or the options do not fit them."""
     listed = read_sources(**asdict(inputs))
-    encoding = options.encoding()
     _check_clock(listed.sources, options)
+    return listed
+
+
+def make_plan(inputs: Inputs, listed: SourceList, out: Path, options: BuildOptions, overwrite: bool) -> BuildPlan:
+    """Plan, and look at what lies in `out`; of that, what is half-written is deleted. listed: from list_inputs.
+
+    Raises InputError where `out` holds a set of another plan (unless `overwrite`, which deletes it); OSError where `out`
+    cannot be written.
+    """
+    encoding = options.encoding()
     shards = plan_shards(listed.sources, encoding, options.shard_megabytes << 20, options.videos_per_shard, options.seed)
     digest = plan_digest(shards, listed.label_names)
     remove_leftovers(out)
