@@ -98,7 +98,8 @@ def _line(event: dict[str, Any]) -> str:
         )
     if kind == "evaluation":
         metrics = "  ".join(f"{name} {value:.4f}" for name, value in event["metrics"].items())
-        return f"evaluation after step {event['step']}: {metrics}  ({event['clips']} clips, {event['protocol']})"
+        left_out = f", {event['left_out']} damaged ones left out" if event.get("left_out") else ""
+        return f"evaluation after step {event['step']}: {metrics}  ({event['clips']} videos{left_out}, {event['protocol']})"
     if kind == "checkpoint":
         return f"checkpoint {event['path']}  {event['bytes'] / 1e6:.1f} MB in {event['seconds']:.2f} s"
     if kind == "end":

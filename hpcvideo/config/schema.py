@@ -49,7 +49,7 @@ class StageConfig(_Section):
     to: Annotated[str, Field(pattern=r"^[/~]", description="a folder on each node; {node} and {job} stand for their names")]
     mode: Literal["broadcast", "partition"] = "broadcast"
     when: Literal["before", "beside"] = "before"
-    keep: Annotated[bool, Field(description="whether the copies stay when the run has ended")] = True
+    keep: Annotated[bool, Field(description="whether copies, also those it found there, stay when the run has ended")] = True
     limit_gigabytes: Annotated[
         float | None, Field(gt=0, description="of partition: room for shards of past epochs too; absent: they go")
     ] = None

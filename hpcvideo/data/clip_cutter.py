@@ -89,7 +89,7 @@ class ClipCutter:
         try:
             for place, frame in enumerate(self._decoder.frames(video, chosen)):
                 box.cut(frame, out[place])
-        except DamagedFrame as error:
+        except OperationFailed as error:
             if not source.shards.drop_local_copy(video, str(error)):
                 raise
             return self._cut(sample, epoch, view_index, out)  # now from the set itself

@@ -101,6 +101,7 @@ class ClipLoader:
         self._workers: Workers | None = None
         self._free: defaultdict[int, deque[tuple[int, NDArray[np.uint8]]]] = defaultdict(deque)
         self._pending: dict[int, _Pending] = {}
+        self._lives = 0  # how often it was closed: batches of an earlier life will never come
         self._batches = self._clips = 0
         self._seconds = [0.0] * len(STAGES)
         self._wait = 0.0
@@ -120,10 +121,12 @@ class ClipLoader:
         return self._workers
 
     def close(self) -> None:
-        """End the workers; batches not yet taken are dropped. A later batch would start new ones."""
+        """End the workers; batches not yet taken are dropped, and their iterators raise ValueError. New iterators start new
+        workers."""
         if self._workers is not None:
             self._workers.close()
         self._workers = None
+        self._lives += 1
         self._free.clear()
         self._pending.clear()
 
@@ -186,8 +189,13 @@ class ClipLoader:
         waiting: deque[_Pending] = deque()
         held: set[int] = set()
         upcoming = iter(steps)
+        life: int | None = None
         try:
             while True:
+                if life is None:
+                    life = self._lives
+                elif life != self._lives:
+                    raise ValueError("the loader was closed since this iterator began; ask it for a new one")
                 while len(waiting) <= ahead and (step := next(upcoming, None)) is not None:
                     waiting.append(self._begin(plan(step), training))
                 if not waiting:

@@ -143,8 +143,12 @@ class _Buffers:
             if not content:
                 os._exit(1)
             (number,) = LENGTH.unpack(content)
-            memory = map_buffer(descriptors[0])
-            os.close(descriptors[0])
+            try:
+                memory = map_buffer(descriptors[0])
+                os.close(descriptors[0])
+            except (OSError, IndexError):  # no descriptor or no memory left: the other thread would wait for ever
+                traceback.print_exc()
+                os._exit(1)
             with self._arrived:
                 self._memory[number] = memory
                 self._arrived.notify_all()

@@ -88,7 +88,8 @@ class WorkerProcesses:
                 try:
                     socket.send_fds(worker.control, [LENGTH.pack(number)], [descriptor])
                 except OSError:
-                    raise self._death(worker) from None
+                    while True:  # its own last words, if it has left some, are the ones to be read; then comes its end
+                        self._receive(worker)
         finally:
             os.close(descriptor)
         return number, memory

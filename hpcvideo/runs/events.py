@@ -21,7 +21,8 @@ staging         a shard set that was copied to the nodes: when ("before" trainin
                 mode partition then one "beside" for each later epoch, of rank 0's node alone: epoch, copied_shards,
                 removed_shards, read_bytes, seconds; outcome "failed" has a reason: training reads on from the shared
                 file system
-evaluation      step, seconds, protocol, clips, metrics: {name: value}
+evaluation      step, seconds, protocol, clips (videos scored), left_out (videos of the set that were not, their bytes being
+                damaged), metrics: {name: value}
 end             step, samples, seconds (wall time of this process group since its start), reason ("finished" or other)
 """
 

@@ -45,7 +45,8 @@ class FrameDecoder:
     def frames(self, video: OpenVideo, wanted: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
         """Each frame, uint8 [height, width, 3] RGB, in the order asked for; it holds until the next one is asked for.
 
-        Raises DamagedFrame where a checksum differs or a frame does not decode; IndexError where there is no such frame.
+        Raises DamagedFrame where a frame cannot be read, its checksum differs or it does not decode; OperationFailed where
+        the tables cannot be read; IndexError where there is no such frame.
         """
         seconds = self.seconds
         shape = (video.height, video.width, 3)
@@ -69,7 +70,10 @@ class FrameDecoder:
             if length > len(self._stored):
                 self._stored = memoryview(bytearray(min(length, SEGMENT_BYTES)))
             jpeg = self._stored[:length]
-            found = os.preadv(descriptor, [jpeg], min(offset, 1 << 60))
+            try:
+                found = os.preadv(descriptor, [jpeg], min(offset, 1 << 60))
+            except OSError as error:
+                raise _damaged(video, frame, f"cannot be read ({error.strerror})") from error
             read = perf_counter()
             sound = found == length and zlib.crc32(jpeg) == crc32
             checked = perf_counter()

@@ -24,7 +24,7 @@ from hpcvideo.shards.format import (
     Quarantined,
 )
 from hpcvideo.shards.records import StoredFrame, VideoRecord
-from hpcvideo.shards.tables import sources_checksum, videos_checksum
+from hpcvideo.shards.tables import tables_checksum
 
 _ROW = np.dtype([("segment", "<u4"), ("offset", "<u8"), ("length", "<u4"), ("crc32", "<u4"), ("source", "<u4"),
                  ("seconds", "<f4")])  # fmt: skip
@@ -65,29 +65,24 @@ class ShardContent:
         rows = np.concatenate(self._frames) if self._frames else np.empty(0, _ROW)
         base = np.array(self._segment_base, np.uint64)
         offsets = base[rows["segment"]] + rows["offset"] if len(rows) else rows["offset"]
-        frames = self._shard.create_group("frames")
-        for name, column in zip(FRAME_COLUMNS, (offsets, rows["length"], rows["crc32"]), strict=True):
-            _dataset(frames, name, column.astype(FRAME_COLUMNS[name]))
-        videos = self._shard.create_group("videos")
-        for name, values in self._video_columns().items():
-            _dataset(videos, name, np.array(values, VIDEO_COLUMNS[name]))
-        _dataset_of_text(videos, "id", [record.id for record in self._videos], "utf-8")
-        _dataset_of_text(videos, "source_sha256", [record.source_sha256 for record in self._videos], "ascii", 64)
+        columns = dict(zip(FRAME_COLUMNS, (offsets, rows["length"], rows["crc32"]), strict=True))
+        _write_group(self._shard, "frames", {name: column.astype(FRAME_COLUMNS[name]) for name, column in columns.items()})
+        sources = {"source_sha256": _text_column([record.source_sha256 for record in self._videos], "ascii", 64)}
         for name, column in zip(SOURCE_FRAME_COLUMNS, (rows["source"], rows["seconds"]), strict=True):
-            _dataset(videos, name, column.astype(SOURCE_FRAME_COLUMNS[name]))
-        most_labels = max((len(record.labels) for record in self._videos), default=0)
-        if most_labels > 1:
-            padded = [record.labels + (-1,) * (most_labels - len(record.labels)) for record in self._videos]
-            _dataset(videos, "labels", np.array(padded, "<i4"))
-        self._write_actions()
+            sources[name] = column.astype(SOURCE_FRAME_COLUMNS[name])
+        videos, actions = self._video_columns(), self._action_columns()
+        for group, columns in (("videos", videos | sources), ("actions", actions)):
+            if columns:
+                _write_group(self._shard, group, columns)
         notes = json.dumps([asdict(entry) for entry in self._quarantined], ensure_ascii=False)
         _dataset(self._shard, "quarantined", np.frombuffer(notes.encode(), np.uint8))
         attributes = {"format": FORMAT, "encoder": json.dumps(encoder), "tool_version": __version__, "plan": plan}
         for name, text in attributes.items():
             self._shard.attrs.create(name, text, dtype=h5py.string_dtype("utf-8", len(text.encode())))
         self._shard.attrs.create("version", VERSION, dtype="<u4")
-        self._shard.attrs.create("videos_crc32", videos_checksum(self._shard), dtype="<u4")
-        self._shard.attrs.create("sources_crc32", sources_checksum(self._shard), dtype="<u4")
+        checksum = tables_checksum([*_by_name(videos), *_by_name(actions)])
+        self._shard.attrs.create("videos_crc32", checksum, dtype="<u4")
+        self._shard.attrs.create("sources_crc32", tables_checksum(_by_name(sources)), dtype="<u4")
         self._shard.attrs.create("complete", 0, dtype="u1")
 
     def _append(self, frame: StoredFrame) -> tuple[int, int, int, int, int, float]:
@@ -108,33 +103,49 @@ class ShardContent:
         self._segment_base.append(dataset.id.get_offset())
         self._segment = bytearray()
 
-    def _write_actions(self) -> None:
+    def _action_columns(self) -> dict[str, np.ndarray]:
+        """The columns of /actions; none where no video has any."""
         rows = [
             (video, action.label, action.begin, action.end)
             for video, record in enumerate(self._videos)
             for action in record.actions
         ]
-        if rows:
-            group = self._shard.create_group("actions")
-            for (name, dtype), column in zip(ACTION_COLUMNS.items(), zip(*rows, strict=True), strict=True):
-                _dataset(group, name, np.array(column, dtype))
+        columns = zip(*rows, strict=True)
+        return {name: np.array(column, ACTION_COLUMNS[name]) for name, column in zip(ACTION_COLUMNS, columns, strict=False)}
 
-    def _video_columns(self) -> dict[str, Sequence[float]]:
+    def _video_columns(self) -> dict[str, np.ndarray]:
+        """The columns of /videos but for those of the source."""
         counts = [len(rows) for rows in self._frames]
-        columns: dict[str, Sequence[float]] = {
+        values: dict[str, Sequence[float]] = {
             name: [getattr(record, name) for record in self._videos] for name in ("width", "height", "fps", "duration")
         }
-        columns["label"] = [record.labels[0] if record.labels else -1 for record in self._videos]
-        columns["first_frame"] = list(accumulate(counts, initial=0))[: len(counts)]
-        columns["num_frames"] = counts
-        return {name: columns[name] for name in VIDEO_COLUMNS}
+        values["label"] = [record.labels[0] if record.labels else -1 for record in self._videos]
+        values["first_frame"] = list(accumulate(counts, initial=0))[: len(counts)]
+        values["num_frames"] = counts
+        columns = {name: np.array(values[name], dtype) for name, dtype in VIDEO_COLUMNS.items()}
+        columns["id"] = _text_column([record.id for record in self._videos], "utf-8")
+        most_labels = max((len(record.labels) for record in self._videos), default=0)
+        if most_labels > 1:
+            padded = [record.labels + (-1,) * (most_labels - len(record.labels)) for record in self._videos]
+            columns["labels"] = np.array(padded, "<i4")
+        return columns
+
+
+def _by_name(columns: dict[str, np.ndarray]) -> list[np.ndarray]:
+    return [columns[name] for name in sorted(columns)]
+
+
+def _write_group(shard: h5py.File, name: str, columns: dict[str, np.ndarray]) -> None:
+    group = shard.create_group(name)
+    for column, values in columns.items():
+        _dataset(group, column, values)
 
 
 def _dataset(group: h5py.Group, name: str, values: np.ndarray) -> h5py.Dataset:
     return group.create_dataset(name, data=values, track_times=False)
 
 
-def _dataset_of_text(group: h5py.Group, name: str, values: list[str], encoding: str, width: int = 1) -> None:
+def _text_column(values: list[str], encoding: str, width: int = 1) -> np.ndarray:
     raw = [value.encode(encoding) for value in values]
     width = max(map(len, raw), default=width)
-    _dataset(group, name, np.array(raw, h5py.string_dtype(encoding, width)))
+    return np.array(raw, h5py.string_dtype(encoding, width))

@@ -79,7 +79,10 @@ def _read_rows(
     descriptor: int, tables: ShardTables, name: str, first: int, count: int, dtype: np.dtype[Any]
 ) -> np.ndarray:
     size = count * dtype.itemsize
-    raw = os.pread(descriptor, size, tables.row_offsets[name] + first * dtype.itemsize)
+    try:
+        raw = os.pread(descriptor, size, tables.row_offsets[name] + first * dtype.itemsize)
+    except OSError as error:
+        raise OperationFailed(f"{tables.path}: table {name} cannot be read ({error.strerror})") from error
     if len(raw) != size:
         raise OperationFailed(f"{tables.path}: cut short inside table {name}; run `hpcvideo shards verify`")
     return np.frombuffer(raw, dtype)
@@ -98,7 +101,12 @@ def check_frames(
             stored.append(b"")
             bad.append(BadFrame(video, int(frame), "its table entry is damaged"))
             continue
-        jpeg = os.pread(descriptor, length, offset)
+        try:
+            jpeg = os.pread(descriptor, length, offset)
+        except OSError as error:
+            stored.append(b"")
+            bad.append(BadFrame(video, int(frame), f"cannot be read ({error.strerror})"))
+            continue
         stored.append(jpeg)
         if len(jpeg) != length:
             bad.append(BadFrame(video, int(frame), f"{len(jpeg)} of its {length} bytes are there"))

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 from hpcvideo.distributed.environment import mpi_launched, slurm_task_count
 from hpcvideo.errors import HpcvideoError, InputError
 
-_VALUE_TAG, _COUNT_TAG, _DECIDED_TAG, _STOP_TAG = range(4)
+_VALUE_TAG, _COUNT_TAG, _DECIDED_TAG, _STOP_TAG, _ALL_TAG, _LAST_TAG = range(6)
 _POLL_SECONDS = 0.02
 _TURN_SECONDS = 0.5  # a full disk fails many ranks at once: the lower rank tells first, and its abort silences the rest
 _OUTPUT_SECONDS = 0.2  # for the launcher to pass on what was just printed: at an abort it drops what is still in its pipes
@@ -52,19 +52,25 @@ class Ranks:
         self._sends: list[Any] = []
         self._asked_to_stop = asked_to_stop
         self._stopping = False
+        self._told: set[int] = set()  # ranks that this one told to stop
+        self._heard: set[int] = set()  # ranks that told this one
 
     def stopping(self) -> bool:
         """Whether any rank was asked to stop; to be called now and then on each, for that is how they hear of it."""
         if self._stopping:
             return True
-        heard = self._world is not None and self._world.iprobe(tag=_STOP_TAG)
-        if not heard and not self._asked_to_stop():
+        if self._world is not None and self._world.iprobe(tag=_STOP_TAG):
+            self._hear_of_a_stop()
+        elif not self._asked_to_stop():
             return False
         self._stopping = True
         # By way of rank 0: where the launcher tells all ranks, all of them telling all others would be a flood.
-        others = range(1, self.size) if self.rank == 0 else [] if heard else [0]
-        self._sends += [self._world.isend(None, dest=rank, tag=_STOP_TAG) for rank in others]
+        self._told = set(range(1, self.size)) if self.rank == 0 else set() if self._heard else {0}
+        self._sends += [self._world.isend(self.rank, dest=rank, tag=_STOP_TAG) for rank in self._told]
         return True
+
+    def _hear_of_a_stop(self) -> None:
+        self._heard.add(self._world.recv(tag=_STOP_TAG))
 
     def deal(self, parts: Sequence[Value] | None) -> Value:
         """To each rank its part of what rank 0 has, by rank; collective. parts: None elsewhere."""
@@ -85,7 +91,6 @@ class Ranks:
             return decide()
         if self.rank:
             while not self._world.iprobe(source=0, tag=_DECIDED_TAG):
-                self.stopping()
                 time.sleep(_POLL_SECONDS)  # a blocking receive would spin and take a core from the ranks at work
             self._world.recv(source=0, tag=_DECIDED_TAG)
             value, exit_code = self._world.bcast(None, root=0)
@@ -117,13 +122,23 @@ class Ranks:
         count(1 + self._counts_received())
 
     def gather(self, value: Value, count: Callable[[int], None]) -> list[Value]:
-        """Every rank's value, by rank, on rank 0 (elsewhere only its own); rank 0 counts on until all have come."""
+        """Every rank's value, by rank, on rank 0 (elsewhere only its own); rank 0 counts on until all have come.
+
+        Collective: all wait for the last one, and none is told to stop after that.
+        """
         if self.size == 1:
             return [value]
         if self.rank:
             while not all(send.Test() for send in self._sends):
                 time.sleep(_POLL_SECONDS)
             self._world.send(value, dest=0, tag=_VALUE_TAG)
+            while not self._world.iprobe(source=0, tag=_ALL_TAG):
+                self.stopping()
+                time.sleep(_POLL_SECONDS)
+            # MPICH may end a process badly that leaves a message unreceived.
+            if self._world.recv(source=0, tag=_ALL_TAG) and not self._heard:
+                self._hear_of_a_stop()
+            self._world.send(bool(self._told), dest=0, tag=_LAST_TAG)
             return [value]
         gathered: dict[int, Value] = {0: value}
         while len(gathered) < self.size:
@@ -134,6 +149,11 @@ class Ranks:
                     gathered[rank] = self._world.recv(source=rank, tag=_VALUE_TAG)
             time.sleep(_POLL_SECONDS)
         count(self._counts_received())
+        for rank in range(1, self.size):
+            self._world.send(bool(self._told), dest=rank, tag=_ALL_TAG)
+        stops = sum(self._world.recv(source=rank, tag=_LAST_TAG) for rank in range(1, self.size))
+        while len(self._heard) < stops:
+            self._hear_of_a_stop()
         return [gathered[rank] for rank in range(self.size)]
 
     def _counts_received(self) -> int:

@@ -128,23 +128,18 @@ def read_tables(path: Path) -> ShardTables:
         raise UnsoundShard("is not a whole shard") from error
 
 
-def read_plan(path: Path) -> str | None:
-    """The plan digest that a file carries, whatever else it is: "" where there is none, None where it cannot be opened."""
+def read_plan(path: Path, complete: bool = False) -> str | None:
+    """The plan digest that a file carries, whatever else it is: "" where there is none, None where it cannot be opened.
+
+    complete: give None for a shard, too, that is not marked as complete.
+    """
     try:
         with h5py.File(path, "r", locking=False) as shard:
+            if complete and not shard.attrs.get("complete"):
+                return None
             return _text(shard.attrs.get("plan", ""))
     except _DAMAGE:
         return None
-
-
-def videos_checksum(shard: h5py.File) -> int:
-    """videos_crc32 of the tables as they lie in the file, see format.py."""
-    return _checksum(_checked_tables(shard).values())
-
-
-def sources_checksum(shard: h5py.File) -> int:
-    """sources_crc32 of the tables as they lie in the file, see format.py."""
-    return _checksum(shard["videos"][name][:] for name in sorted(shard["videos"]) if name.startswith("source_"))
 
 
 def _checked_tables(shard: h5py.File) -> dict[str, np.ndarray]:
@@ -155,7 +150,8 @@ def _checked_tables(shard: h5py.File) -> dict[str, np.ndarray]:
     return {name: shard[name][:] for name in names}
 
 
-def _checksum(tables: Iterable[np.ndarray]) -> int:
+def tables_checksum(tables: Iterable[np.ndarray]) -> int:
+    """zlib.crc32 over the bytes of the tables, one after the other; see format.py for which and in which order."""
     checksum = 0
     for table in tables:
         checksum = zlib.crc32(table.tobytes(), checksum)
@@ -167,7 +163,7 @@ def _load(path: Path, shard: h5py.File) -> ShardTables:
         found = f"{_text(shard.attrs['format'])} version {shard.attrs['version']}"
         raise UnsoundShard(f"is of format {found}, this hpcvideo reads {FORMAT} version {VERSION}")
     tables = _checked_tables(shard)
-    if shard.attrs.get("videos_crc32") != _checksum(tables.values()):
+    if shard.attrs.get("videos_crc32") != tables_checksum(tables.values()):
         raise UnsoundShard("its video tables are damaged")
     columns = {name: tables[f"videos/{name}"] for name in VIDEO_COLUMNS}
     videos = len(columns["label"])

@@ -23,7 +23,7 @@ from hpcvideo.shards.content import ShardContent
 from hpcvideo.shards.format import ALIGNMENT_BYTES, Quarantined, shard_name
 from hpcvideo.shards.frames import check_frames, sources_are_sound
 from hpcvideo.shards.manifest import ShardEntry
-from hpcvideo.shards.tables import load_tables
+from hpcvideo.shards.tables import ShardTables, load_tables, read_plan
 
 _ABORT_SECONDS = 2.0
 
@@ -68,9 +68,9 @@ def store_shard(
                 flush_folder(folder)
             raise
         written_once = True
-        check_shard(temporary, ids)
+        tables = check_shard(temporary, ids)
         _mark_complete(temporary, plan)
-        written = describe_shard(temporary, final.name)
+        written = _describe(temporary, final.name, tables)
         temporary.replace(final)
         flush_folder(folder)
     except (OSError, RuntimeError, OperationFailed) as error:
@@ -108,7 +108,10 @@ def remove_partial_shards(folder: Path, processes: Sequence[str]) -> None:
 
 def describe_shard(path: Path, name: str) -> WrittenShard:
     """The manifest's facts of a complete shard, read from the file itself. OperationFailed where it is none."""
-    tables = load_tables(path)
+    return _describe(path, name, load_tables(path))
+
+
+def _describe(path: Path, name: str, tables: ShardTables) -> WrittenShard:
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     entry = ShardEntry(name, path.stat().st_size, digest, len(tables), tables.frames)
@@ -158,7 +161,7 @@ def _write(path: Path, plan: str, encoder: dict[str, Any], fill: Callable[[Shard
         raise unfinished
 
 
-def check_shard(path: Path, ids: Sequence[str]) -> None:
+def check_shard(path: Path, ids: Sequence[str]) -> ShardTables:
     """Read everything back: every one of `ids` is there or left out, every checksum right. OperationFailed where not."""
     tables = load_tables(path)
     found = [*map(tables.id_of, range(len(tables))), *(entry.source for entry in tables.quarantined)]
@@ -179,13 +182,14 @@ def check_shard(path: Path, ids: Sequence[str]) -> None:
                     )
     finally:
         os.close(descriptor)
+    return tables
 
 
 def _mark_complete(path: Path, plan: str) -> None:
     with h5py.File(path, "r+", libver="earliest", locking=False) as shard:
         shard.attrs.modify("complete", np.uint8(1))
     _sync_file(path)
-    if (tables := load_tables(path)).plan != plan or not tables.complete:
+    if read_plan(path, complete=True) != plan:
         raise OperationFailed(f"{path}: does not read back as complete; check the disk and run again")
 
 

@@ -160,7 +160,7 @@ class _Training:
         seconds = self.clock.take()["evaluation"]
         self._log(
             "evaluation", step=self.step, seconds=seconds, protocol=result.protocol, clips=result.clips,
-            metrics=result.metrics,
+            left_out=len(self.parts.validation.shards) - result.clips, metrics=result.metrics,
         )  # fmt: skip
         self._tell_bad_clips(gather_report(self.parts.validation, self.device), "validation")
 

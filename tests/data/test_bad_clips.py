@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
 from hpcvideo.data import Batch, ClipLoader, ClipView
+from hpcvideo.data.clip_cutter import ClipSource
+from hpcvideo.data.clip_tasks import EVALUATION, ClipTask
 from hpcvideo.data.sample_order import GlobalOrder
+from hpcvideo.data.worker_processes import WorkerProcesses
 from hpcvideo.errors import OperationFailed
 from hpcvideo.shards import ShardSet
+from hpcvideo.shards.frames import frame_rows
 from hpcvideo.shards.staging.local_folder import set_folder
 
 VIEW = ClipView(frames=14, size=24, short_side=32)  # enough frames to meet every one of a video
@@ -43,6 +50,59 @@ def test_a_changed_byte_stops_the_loader_and_names_shard_video_and_frame(
         sentence = str(raised.value)
         assert "shard-00000.h5" in sentence and repr(video) in sentence and "frame 2" in sentence
         assert "checksum" in sentence and "shards verify" in sentence
+
+
+@pytest.mark.parametrize("kind", ["fork", "spawn"])
+def test_what_a_worker_said_before_it_left_is_not_lost_when_it_is_missed_first(
+    damaged: tuple[Path, str], kind: str
+) -> None:
+    """The next thing that the loader wants of a worker may be to take a buffer, not to read its answers."""
+    folder, video = damaged
+    source = ClipSource(ShardSet(folder), VIEW, GlobalOrder(1, 0), 0)
+    workers = WorkerProcesses(source, 1, kind)
+    try:
+        buffer, _ = workers.new_buffer(14 * 24 * 24 * 3)
+        workers.submit([ClipTask(0, buffer, 0, 4, EVALUATION, 0, True)])
+        psutil.wait_procs([psutil.Process(workers.process_ids[0])], timeout=20)
+        with pytest.raises(OperationFailed, match=f"{video}', frame 2: checksum differs"):
+            workers.new_buffer(100)
+    finally:
+        workers.close()
+
+
+def test_an_iterator_from_before_the_loader_was_closed_is_refused(shard_folder: Path) -> None:
+    for workers in (0, 1):
+        loader = ClipLoader(ShardSet(shard_folder / "train"), VIEW, workers=workers, worker_kind="thread")
+        batches = loader.training(4, 0, 10)
+        next(batches)
+        loader.close()
+        with pytest.raises(ValueError, match="closed since this iterator began"):
+            next(batches)
+        next(loader.training(4, 0, 10))
+        loader.close()
+
+
+def test_storage_that_fails_is_a_damaged_frame_like_any_other(
+    damaged: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the file system (EIO of a worn-out disk) is skipped and counted as a wrong checksum is."""
+    real = os.preadv
+
+    def failing(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        if offset == bad_offset:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(descriptor, buffers, offset)
+
+    folder, _ = damaged
+    shards = ShardSet(folder)
+    video = shards.open_video(7)
+    bad_offset = int(frame_rows(video.descriptor, video.tables, video.row, [3])["offset"][0])
+    monkeypatch.setattr(os, "preadv", failing)
+    with ClipLoader(shards, VIEW, workers=0, on_bad_clip="skip", max_bad_clips=100) as loader:
+        for _ in loader.training(12, 0, 2):
+            pass
+        told = {(clip.video, clip.frame): clip.sentence for clip in loader.take_bad_clips()}
+    assert "cannot be read (Input/output error)" in told[video.id, 3]
 
 
 def taken(folder: Path, world_size: int, kind: str, workers: int) -> tuple[list[Batch], list[str], int]:

@@ -108,10 +108,10 @@ def _decode(
         with av.open(url, mode="r") as container:
             fps = _frame_rate(container)
             for frame, begin, shown in _decoded_frames(container, length_is_proven):
-                if count and shown_size(frame) != shape:
-                    width, height = shown_size(frame)
-                    raise BrokenVideo(f"frame {count} is {width}x{height} after frames of {shape[0]}x{shape[1]}")
-                shape = shown_size(frame)
+                size = shown_size(frame)
+                if count and size != shape:
+                    raise BrokenVideo(f"frame {count} is {size[0]}x{size[1]} after frames of {shape[0]}x{shape[1]}")
+                shape = size
                 first = begin if not count else first
                 if choice.wants(begin - first):
                     store(StoredFrame(_checked(frame_to_jpeg(frame, encoding)), count, begin - first))

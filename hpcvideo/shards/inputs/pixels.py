@@ -25,7 +25,7 @@ _Planes = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def shown_size(frame: av.VideoFrame) -> tuple[int, int]:
     """(width, height) of a frame, turned as it is to be shown."""
-    return (frame.height, frame.width) if _quarter_turns(frame) % 2 else (frame.width, frame.height)
+    return _shown_size(frame, _quarter_turns(frame))
 
 
 def stored_size(width: int, height: int, short_side: int) -> tuple[int, int]:
@@ -39,16 +39,26 @@ def stored_size(width: int, height: int, short_side: int) -> tuple[int, int]:
 
 def frame_to_jpeg(frame: av.VideoFrame, encoding: Encoding) -> bytes:
     """The frame as it is stored. FFmpegError where its pixels cannot be converted."""
-    full_range = frame.format.name == "yuvj420p" or frame.color_range == _FULL_RANGE
-    is_planar = frame.format.name in ("yuv420p", "yuvj420p") and frame.width % 2 == frame.height % 2 == 0
-    if not is_planar or frame.colorspace not in _MATRICES:
-        image = np.rot90(frame.to_ndarray(format="rgb24", threads=1), _quarter_turns(frame))
+    pixel_format, turns = frame.format.name, _quarter_turns(frame)
+    matrix = _MATRICES.get(frame.colorspace)
+    if pixel_format not in ("yuv420p", "yuvj420p") or frame.width % 2 or frame.height % 2 or matrix is None:
+        image = np.rot90(frame.to_ndarray(format="rgb24", threads=1), turns)
         return image_to_jpeg(np.ascontiguousarray(image), encoding)
-    width, height = stored_size(*shown_size(frame), encoding.short_side)
-    luma, blue, red = (_turned(_plane(frame, index), frame) for index in range(3))
+    width, height = stored_size(*_shown_size(frame, turns), encoding.short_side)
+    luma, blue, red = (_pixels_of(plane, turns) for plane in frame.planes)
     shrunk = _resize(luma, (width, height)), _shrink_chroma(blue, width, height), _shrink_chroma(red, width, height)
-    planes = _to_jpeg_colours(shrunk, _MATRICES[frame.colorspace], full_range)
-    jpeg: bytes = simplejpeg.encode_jpeg_yuv_planes(*planes, encoding.quality)
+    planes = _to_jpeg_colours(shrunk, matrix, pixel_format == "yuvj420p" or frame.color_range == _FULL_RANGE)
+    return planes_to_jpeg(*planes, encoding.quality)
+
+
+def planes_to_jpeg(luma: np.ndarray, blue: np.ndarray, red: np.ndarray, quality: int) -> bytes:
+    """Y uint8 [height, width], Cb and Cr uint8 [ceil(height / 2), ceil(width / 2)] of JFIF as a JPEG of 4:2:0."""
+    height, width = luma.shape
+    if height % 2 or width % 2:
+        # TurboJPEG reads luma up to the next even width and height, whatever lies there: it must be ours, and the same
+        # in every run.
+        luma = cv2.copyMakeBorder(luma, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)[:height, :width]
+    jpeg: bytes = simplejpeg.encode_jpeg_yuv_planes(luma, blue, red, quality)
     return jpeg
 
 
@@ -64,15 +74,15 @@ def _quarter_turns(frame: av.VideoFrame) -> int:
     return round(frame.rotation / 90) % 4
 
 
-def _plane(frame: av.VideoFrame, index: int) -> np.ndarray:
-    plane = frame.planes[index]
-    rows = np.frombuffer(plane, np.uint8)[: plane.line_size * plane.height]
-    return rows.reshape(plane.height, plane.line_size)[:, : plane.width]
+def _shown_size(frame: av.VideoFrame, turns: int) -> tuple[int, int]:
+    return (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
 
 
-def _turned(plane: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
-    turns = _quarter_turns(frame)
-    return np.ascontiguousarray(np.rot90(plane, turns)) if turns else plane
+def _pixels_of(plane: av.video.plane.VideoPlane, turns: int) -> np.ndarray:
+    """uint8 [height, width] of one plane, turned as it is to be shown; a view where nothing turns."""
+    height, width = plane.height, plane.width
+    pixels: np.ndarray = np.ndarray((height, width), np.uint8, plane, strides=(plane.line_size, 1))
+    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 
 
 def _resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

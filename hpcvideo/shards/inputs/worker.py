@@ -32,8 +32,6 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 def main(descriptor: int) -> None:
     """Serve jobs, pickled (Source, Encoding), until the other end closes."""
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(each, signal.SIG_IGN)  # a launcher hands them to all processes; only the builder acts on them
     if sys.platform == "linux":  # a decoder that hangs would not notice that the socket closed
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     cv2.setNumThreads(1)

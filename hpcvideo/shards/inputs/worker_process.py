@@ -40,8 +40,9 @@ class WorkerProcess:
         self.videos = 0
         variables = child_variables()
         package = str(Path(hpcvideo.__file__).parents[1])  # -P: nothing is imported from the folder the user stands in
+        variables["OPENBLAS_NUM_THREADS"] = "1"  # NumPy would start a thread a core in each of as many workers
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, [package, variables.get("PYTHONPATH")]))
-        # Until the worker ignores them, and without a moment in between, these signals must not end it.
+        # A launcher hands these to all processes; only the builder acts on them. What is blocked stays so in the child.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
         try:
             self._process = subprocess.Popen(

@@ -13,7 +13,7 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from hpcvideo.shards.format import Encoding
 from hpcvideo.shards.inputs.decode import encode_video
-from hpcvideo.shards.inputs.pixels import frame_to_jpeg
+from hpcvideo.shards.inputs.pixels import frame_to_jpeg, planes_to_jpeg
 from hpcvideo.shards.records import StoredFrame
 
 from ..generated import source_of
@@ -124,3 +124,21 @@ def test_equal_frames_give_equal_bytes():
     frame, _ = yuv_frame(640, 360, "709", False)
     again, _ = yuv_frame(640, 360, "709", False)
     assert frame_to_jpeg(frame, Encoding()) == frame_to_jpeg(again, Encoding())
+
+
+@pytest.mark.parametrize(("width", "height"), [(455, 256), (256, 455), (455, 455), (33, 17), (454, 256)])
+def test_a_jpeg_of_odd_size_depends_on_its_own_pixels_alone(width: int, height: int) -> None:
+    """TurboJPEG reads luma to the next even width and height: what lies behind the array must not reach the picture."""
+    random = np.random.default_rng(3)
+    pixels = random.integers(0, 255, (height, width)).astype(np.uint8)
+    chroma = np.full(((height + 1) // 2, (width + 1) // 2), 128, np.uint8)
+    jpegs = set()
+    for behind in (0, 77, 255):
+        memory = np.full((height + 2) * (width + 2), behind, np.uint8)
+        luma = memory[: height * width].reshape(height, width)
+        luma[...] = pixels
+        jpegs.add(planes_to_jpeg(luma, chroma, chroma, 95))
+    assert len(jpegs) == 1
+    shown = simplejpeg.decode_jpeg(jpegs.pop(), colorspace="GRAY")[..., 0]
+    assert np.abs(shown.astype(int) - pixels)[-1].mean() < 8, "the last row is the picture's own"
+    assert np.abs(shown.astype(int) - pixels)[:, -1].mean() < 8, "the last column is the picture's own"
