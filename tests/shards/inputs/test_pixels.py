@@ -13,7 +13,7 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from hpcvideo.shards.format import Encoding
 from hpcvideo.shards.inputs.decode import encode_video
-from hpcvideo.shards.inputs.pixels import frame_to_jpeg, planes_to_jpeg
+from hpcvideo.shards.inputs.pixels import frame_to_jpeg, planes_to_jpeg, stored_size
 from hpcvideo.shards.records import StoredFrame
 
 from ..generated import source_of
@@ -71,15 +71,15 @@ def test_colours_are_those_of_the_video_at_its_own_size(tag, full_range):
 
 
 @pytest.mark.parametrize(("width", "height"), [(640, 360), (1280, 720), (360, 640)])
-@pytest.mark.parametrize("tag", ["601", "709"])
-def test_shrunk_planes_are_as_near_to_the_truth_as_shrunk_rgb(width, height, tag):
-    frame, planes = yuv_frame(width, height, tag, False)
+@pytest.mark.parametrize(("tag", "full_range"), [("601", False), ("709", False), ("601", True)])
+def test_shrunk_planes_are_as_near_to_the_truth_as_shrunk_rgb(width, height, tag, full_range):
+    frame, planes = yuv_frame(width, height, tag, full_range)
     stored = simplejpeg.decode_jpeg(frame_to_jpeg(frame, Encoding(quality=95)))
     size = stored.shape[1], stored.shape[0]
-    exact = cv2.resize(exact_rgb(planes, tag, False), size, interpolation=cv2.INTER_AREA)
+    exact = cv2.resize(exact_rgb(planes, tag, full_range), size, interpolation=cv2.INTER_AREA)
     through_rgb = frame.reformat(
         format="rgb24", src_colorspace=Colorspace.ITU709 if tag == "709" else Colorspace.ITU601,
-        src_color_range=ColorRange.MPEG, dst_color_range=ColorRange.JPEG,
+        src_color_range=ColorRange.JPEG if full_range else ColorRange.MPEG, dst_color_range=ColorRange.JPEG,
     ).to_ndarray()  # fmt: skip
     through_rgb = cv2.resize(through_rgb, size, interpolation=cv2.INTER_AREA)
     reference = simplejpeg.decode_jpeg(simplejpeg.encode_jpeg(through_rgb, 95, colorsubsampling="420"))
@@ -118,6 +118,18 @@ def test_other_pixel_formats_and_odd_sizes_are_stored_too(tmp_path: Path, pixel_
     expected = picture if pixel_format != "gray" else picture @ np.array([0.299, 0.587, 0.114])[:, None] * np.ones(3)
     inner = (slice(8, -8), slice(8, width // 2 - 8))
     assert np.abs(image[inner].mean((0, 1)) - expected[inner].mean((0, 1))).max() < 5
+
+
+@pytest.mark.parametrize("short_side", [256, 90])
+def test_a_turned_video_shrinks_as_its_upright_pixels_do(zoo, short_side):
+    with av.open(str(zoo / "nasa_rotated_17f.mp4")) as container:
+        frame = next(container.decode(video=0))
+        upright = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4))
+        stored = simplejpeg.decode_jpeg(frame_to_jpeg(frame, Encoding(short_side=short_side, quality=95)))
+    size = stored_size(upright.shape[1], upright.shape[0], short_side)
+    assert size[1] % 2 == (short_side == 256)  # 256 x 455, and 90 x 160
+    assert (stored.shape[1], stored.shape[0]) == size
+    assert psnr(stored, cv2.resize(upright, size, interpolation=cv2.INTER_AREA)) > 30
 
 
 def test_equal_frames_give_equal_bytes():
