@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -134,7 +135,8 @@ def test_a_decoder_that_hangs_is_killed_after_its_time(videos, stuck, tmp_path, 
 
 
 def test_a_video_that_goes_on_and_on_is_given_up_after_its_time_though_frames_come(videos, tmp_path):
-    long = write_video(tmp_path / "long.mp4", moving_square(300, 640, 480, 1))
+    picture = np.random.default_rng(1).integers(0, 256, (480, 640, 3), np.uint8)  # noise takes long to encode
+    long = write_video(tmp_path / "long.mp4", np.broadcast_to(picture, (900, 480, 640, 3)))
     sources = [source_of(videos / "clip1.mp4"), source_of(long), source_of(videos / "clip1.mp4")]
     with WorkerPool(sources, Encoding(short_side=480, quality=100), 1, 0.5, tmp_path) as pool:
         found = list(take_all(pool, 3))
