@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -10,7 +11,7 @@ from hpcvideo.slurm.site import Site
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Job(ABC):
     """What every job has: `nodes` x `ranks_per_node` ranks of `cpus_per_rank` cores, and a folder for its logs and errors.
 
     Paths are absolute. `command` starts hpcvideo on every node, e.g. ("/env/bin/python", "-m", "hpcvideo").
@@ -35,9 +36,9 @@ class Job:
         """Ranks in all."""
         return self.nodes * self.ranks_per_node
 
+    @abstractmethod
     def arguments(self) -> list[str]:
         """The command line of every rank."""
-        raise NotImplementedError
 
     def texts(self) -> dict[str, str]:
         """What of it comes from the user, by a name for sentences."""
