@@ -100,9 +100,16 @@ class ShardSet:
     def __reduce__(self) -> tuple[type[ShardSet], tuple[Path, int, Path | None]]:
         return ShardSet, (self.path, self._max_open_shards, self._local)
 
-    def check_files(self) -> None:
-        """Look at every shard file with one `stat`. OperationFailed names the first that is missing or of another size."""
-        for entry in self.manifest.shards:
+    def shard_paths(self, share: slice = slice(None)) -> list[Path]:
+        """The shard files, or a share of them, in order."""
+        return [self.path / entry.file for entry in self.manifest.shards[share]]
+
+    def check_files(self, share: slice = slice(None)) -> None:
+        """Look at every shard file (of a share of them) with one `stat`.
+
+        OperationFailed names the first that is missing or of another size.
+        """
+        for entry in self.manifest.shards[share]:
             if problem := file_problem(self.path, entry):
                 raise OperationFailed(_file_sentence(self.path / entry.file, problem))
 
@@ -193,6 +200,8 @@ class ShardSet:
         if opened.process != os.getpid():  # a lock held by another thread at the fork would stay held in the child
             opened = self._opened = _Opened(self._local_copies(), opened.tables)
         with opened.lock:
+            if opened.local and opened.local.sweep_is_due():
+                opened.let_go_of_deleted()
             held = opened.shards.get(shard)
             if held is not None and not held.is_local and opened.local and opened.local.is_due(held.entry):
                 held = self._open_local(shard, opened) or held
@@ -224,8 +233,9 @@ class ShardSet:
         if not held.is_local or opened.local is None:
             return False
         with opened.lock:
-            opened.local.drop(held.entry, reason)
-            for shard in [shard for shard, other in opened.shards.items() if other is held]:
+            opened.local.drop(held.entry, reason, os.fstat(held.descriptor))
+            # Not `held` alone: another thread may have opened the copy once more since this one was evicted.
+            for shard in [shard for shard, other in opened.shards.items() if other.is_local and other.entry is held.entry]:
                 del opened.shards[shard]
         return True
 
@@ -238,7 +248,7 @@ class ShardSet:
         except OperationFailed as error:
             if not held.is_local or opened.local is None:
                 raise
-            opened.local.drop(entry, str(error))
+            opened.local.drop(entry, str(error), os.fstat(held.descriptor))
             held = opened.shards[shard] = _OpenShard(shared, entry)
             tables = load_tables(shared)
         tables = replace(tables, path=shared)  # whichever copy was read, the set's own is what is named and mended
@@ -254,9 +264,10 @@ class ShardSet:
 
 
 def _file_sentence(path: Path, problem: str) -> str:
+    remedy = "" if problem == "is missing" else "delete this shard and "
     return (
         f"{path}: {problem}; list all damage with `hpcvideo shards verify`, "
-        "then delete this shard and run the same `hpcvideo shards build` again"
+        f"then {remedy}run the same `hpcvideo shards build` again, or copy the shard here anew"
     )
 
 
@@ -269,6 +280,12 @@ class _Opened:
         self.lock = threading.Lock()
         self.shards: OrderedDict[int, _OpenShard] = OrderedDict()
         self.tables = dict(tables or {})
+
+    def let_go_of_deleted(self) -> None:
+        """Close local copies that staging has deleted: their room is free only when nobody holds them open."""
+        for shard, held in list(self.shards.items()):
+            if held.is_local and os.fstat(held.descriptor).st_nlink == 0:
+                del self.shards[shard]
 
 
 class _OpenShard:

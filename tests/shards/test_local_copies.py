@@ -94,6 +94,53 @@ def test_a_damaged_copy_is_left_once_with_its_reason_and_deleted(staged, caplog)
     assert not damaged.exists() and len(list(folder.glob("*.h5"))) == 2
 
 
+def test_a_copy_that_was_brought_anew_meanwhile_is_not_deleted(staged):
+    shared, to, folder = staged
+    sound = ShardSet(shared)
+    damaged = flip(folder, sound.read_jpegs(5, [3])[0])
+    shards = ShardSet(shared, local=to)
+    assert shards.video(5).num_frames
+    damaged.rename(folder / "out of the way")
+    shutil.copy(shared / damaged.name, damaged)
+    assert (shards.read(5, [0, 3]) == sound.read(5, [0, 3])).all()
+    assert damaged.exists()
+
+
+def test_a_copy_that_another_thread_opened_once_more_is_left_with_the_first(staged):
+    """Found by threads that met the damage at once: the second descriptor of the same bad copy was taken for a new one."""
+    shared, to, folder = staged
+    sound = ShardSet(shared)
+    flip(folder, sound.read_jpegs(0, [3])[0])
+    shards = ShardSet(shared, local=to, max_open_shards=1)
+    of_one_thread = shards.open_video(0)
+    shards.read(8, [0])  # evicts it
+    shards.open_video(0)
+    assert shards.drop_local_copy(of_one_thread, "found by the first")
+    assert (shards.read(0, [0, 3]) == sound.read(0, [0, 3])).all()
+
+
+def test_deleted_copies_do_not_stay_open(staged, monkeypatch):
+    shared, to, folder = staged
+    shards = ShardSet(shared, local=to)
+    for index in range(9):
+        shards.read(index, [0])
+    monkeypatch.setattr(local_copy, "LOOK_AGAIN_SECONDS", 0.0)
+    for name in ("shard-00000.h5", "shard-00001.h5"):
+        (folder / name).unlink()
+    shards.read(8, [0])
+    assert files_open(folder) == {"shard-00002.h5"}
+    open_files = map(_target, Path("/proc/self/fd").iterdir())
+    assert not [target for target in open_files if target.startswith(str(folder)) and target.endswith("(deleted)")]
+    assert (shards.read(0, [0]) == ShardSet(shared).read(0, [0])).all()
+
+
+def _target(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except OSError:
+        return ""
+
+
 def test_a_damaged_copy_that_cannot_be_deleted_is_left_alone_for_good(staged, caplog, monkeypatch):
     shared, to, folder = staged
     sound = ShardSet(shared)
