@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import run_hpcvideo
+from tests.small_disk import enlarge, small_disk
 
 COMMANDS = ("demo", "shards", "train", "evaluate", "submit", "report")
 
@@ -53,22 +53,13 @@ def test_usage_errors_exit_with_2_and_one_sentence(arguments: tuple[str, ...], c
 def test_training_into_a_full_disk_fails_in_one_sentence_and_can_go_on(
     config_values: dict[str, Any], write_config: Callable[[dict[str, Any]], Path], tmp_path: Path
 ) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = os.geteuid() == 0 and not subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2200k", "tmpfs", str(disk)], capture_output=True, check=False
-    ).returncode
-    if not mounted:
-        pytest.skip("a small tmpfs cannot be mounted here (needs root)")
-    try:
+    with small_disk(tmp_path / "disk", 2200 << 10) as disk:
         # A checkpoint has 1.4 MB: one fits, the second does not.
         config_values["checkpoint"] = {"every_steps": 4}
         config = write_config(config_values)
         answer = run_hpcvideo("train", config, "--run", disk / "run", ranks=2, check=False)
         assert answer.returncode == 1 and "cannot write the checkpoint: No space left on device" in answer.stderr
         assert (disk / "run" / "checkpoints" / "latest").read_text() == "step-4"
-        subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
+        enlarge(disk, 8 << 20)
         run_hpcvideo("train", config, "--run", disk / "run", ranks=2)
         assert (disk / "run" / "checkpoints" / "latest").read_text() == "step-12"
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)

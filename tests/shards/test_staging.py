@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,9 @@ from hpcvideo.shards.staging import local_folder
 from hpcvideo.shards.staging.leaders import lone_leader
 from hpcvideo.shards.staging.local_folder import LocalFolder, node_path, set_folder
 from hpcvideo.shards.staging.stage import Mode, Staging, StagingReport
+from tests.shards.command import run_shards
 from tests.shards.staged_sets import OpenCounter, finish_nodes, start_nodes, write_set
+from tests.small_disk import small_disk
 
 SIZES = [300_000, 5_000_000, 4 << 20, 1]  # less than a chunk, more than one, exactly one, a byte
 
@@ -145,58 +146,50 @@ def test_a_staging_that_is_killed_goes_on_with_the_whole_shards(tmp_path: Path) 
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = os.geteuid() == 0 and not subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], capture_output=True, check=False
-    ).returncode
-    if not mounted:
-        pytest.skip("a small tmpfs cannot be mounted here (needs root)")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MiB."""
+    with small_disk(tmp_path / "disk", 8 << 20) as folder:
+        yield folder
 
 
 def test_short_room_is_refused_before_anything_is_copied_and_says_how_much_is_missing(
-    shared: Path, small_disk: Path
+    shared: Path, disk: Path
 ) -> None:
     with OpenCounter(shared) as opened:
         with pytest.raises(OperationFailed, match=r"disk has 8\.39 MB free, .* take 10\.\d\d MB: 2\.\d\d MB are missing"):
-            stage(shared, small_disk)
+            stage(shared, disk)
         assert set(opened.counts()) == {"manifest.json"}
-    assert not list(small_disk.iterdir())
+    assert not list(disk.iterdir())
 
 
 def test_what_lies_there_of_other_sets_is_left_alone_and_counts_as_used(
-    shared: Path, small_disk: Path, tmp_path: Path
+    shared: Path, disk: Path, tmp_path: Path
 ) -> None:
     write_set(tmp_path / "other", [2_000_000])
-    other = stage(tmp_path / "other", small_disk).folder
+    other = stage(tmp_path / "other", disk).folder
     write_set(tmp_path / "fits", [3_000_000])
-    assert stage(tmp_path / "fits", small_disk, keep=False).copied_shards == 1
-    assert same_files(tmp_path / "other", other) and list(small_disk.iterdir()) == [other]
+    assert stage(tmp_path / "fits", disk, keep=False).copied_shards == 1
+    assert same_files(tmp_path / "other", other) and list(disk.iterdir()) == [other]
     with pytest.raises(OperationFailed, match="are missing"):
-        stage(shared, small_disk)
+        stage(shared, disk)
     # What is there of the set itself needs no room once more.
     shutil.rmtree(other)
     write_set(tmp_path / "fills", [6_500_000])
-    stage(tmp_path / "fills", small_disk)
-    assert stage(tmp_path / "fills", small_disk).kept_shards == 1
+    stage(tmp_path / "fills", disk)
+    assert stage(tmp_path / "fills", disk).kept_shards == 1
 
 
-def test_a_disk_that_fills_up_meanwhile_is_named_and_whole_shards_stay(shared: Path, small_disk: Path) -> None:
+def test_a_disk_that_fills_up_meanwhile_is_named_and_whole_shards_stay(shared: Path, disk: Path) -> None:
     write_set(shared.parent / "fits", [3_000_000, 3_000_000])
-    staging = Staging(shared.parent / "fits", small_disk, lone_leader("n0"))
+    staging = Staging(shared.parent / "fits", disk, lone_leader("n0"))
     staging.prepare()
-    (small_disk / "of another").write_bytes(bytes(4_000_000))
+    (disk / "of another").write_bytes(bytes(4_000_000))
     with pytest.raises(OperationFailed, match=r"node n0: .*No space left on device"):
         staging.copy()
     staging.close()
-    (small_disk / "of another").unlink()
+    (disk / "of another").unlink()
     assert len(list(staging.local.path.glob("shard-*.h5"))) == 1
-    report = stage(shared.parent / "fits", small_disk)
+    report = stage(shared.parent / "fits", disk)
     assert (report.kept_shards, report.copied_shards) == (1, 1)
 
 
@@ -246,6 +239,28 @@ def test_a_stopped_staging_keeps_what_is_whole(tmp_path: Path) -> None:
     assert report.outcome == "stopped" and report.copied_shards < 8
     assert not list(report.folder.glob(".unfinished-*")) and not (report.folder / "manifest.json").exists()
     assert stage(tmp_path / "shared", tmp_path / "node").kept_shards == report.copied_shards
+
+
+def test_the_command_says_what_it_copied_and_deleted_and_what_to_do_about_a_folder_that_is_none(
+    shared: Path, tmp_path: Path
+) -> None:
+    to = tmp_path / "node"
+    assert run_shards("stage", shared, "--to", to).stdout.startswith(f"{shared}: 4 copies of 4 shards made on 1 node;")
+    assert "4 local copies deleted on " in run_shards("stage", shared, "--to", to, "--remove").stdout
+    assert json.loads(run_shards("stage", shared, "--to", to, "--remove", "--json").stdout)["removed_shards"] == 0
+    (tmp_path / "file").touch()
+    refused = run_shards("stage", shared, "--to", tmp_path / "file" / "node")
+    assert refused.returncode == 2
+    assert "Not a directory; stage to a folder on each node's own disk or RAM" in refused.stderr
+
+
+def test_a_shard_that_goes_takes_the_manifest_along(shared: Path, tmp_path: Path) -> None:
+    """Else what is left would pass for a whole set."""
+    folder = stage(shared, tmp_path / "node").folder
+    local = LocalFolder(folder, read_manifest(shared).shards)
+    assert (folder / "manifest.json").exists()
+    local.make_room(None, {0, 1}, None)
+    assert {path.name for path in folder.iterdir()} - {".lock"} == {"shard-00000.h5", "shard-00001.h5", "staged.json"}
 
 
 def test_node_and_job_in_a_path_are_replaced(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 
 from hpcvideo.errors import OperationFailed
 from hpcvideo.training.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
+from tests.small_disk import small_disk
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,6 +65,8 @@ from pathlib import Path
 import shutil
 from tests.training.test_checkpoint import checkpoint
 from hpcvideo.training.checkpoint import write_checkpoint
+
+from tests.small_disk import small_disk
 folder, fatal = Path(sys.argv[1]), int(sys.argv[2])
 calls = 0
 def deadly(function):
@@ -115,18 +117,9 @@ def test_damage_is_found_and_named(tmp_path: Path, damage: str) -> None:
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_in_place(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = os.geteuid() == 0 and not subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], capture_output=True, check=False
-    ).returncode
-    if not mounted:
-        pytest.skip("a small tmpfs cannot be mounted here (needs root)")
-    try:
+    with small_disk(tmp_path / "disk", 256 << 10) as disk:
         path, _ = write_checkpoint(disk, checkpoint(5), keep=2)
         with pytest.raises(OperationFailed, match="step-6: cannot write the checkpoint: No space left on device"):
             write_checkpoint(disk, checkpoint(6, elements=200_000), keep=2)
         assert latest_checkpoint(disk) == path and read_checkpoint(path).step == 5
         assert sorted(file.name for file in disk.iterdir()) == ["latest", "step-5"]
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)

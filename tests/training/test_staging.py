@@ -74,8 +74,8 @@ def test_a_folder_that_cannot_be_written_ends_the_run_before_its_first_step(
     (tmp_path / "file").touch()
     config_values["data"]["stage"] = {"to": str(tmp_path / "file" / "node"), "when": "beside"}
     answer = run_hpcvideo("train", write_config(config_values), "--run", tmp_path / "run", ranks=2, check=False)
-    assert answer.returncode == 1
-    assert "Not a directory" in answer.stderr and "Traceback" not in answer.stderr
+    assert answer.returncode == 2
+    assert "Not a directory; stage to a folder on each node's own disk" in answer.stderr and "Traceback" not in answer.stderr
     assert not events(tmp_path / "run", "step")
 
 

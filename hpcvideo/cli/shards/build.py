@@ -96,7 +96,8 @@ def _show_build(result: BuildResult, as_json: bool) -> None:
     if result.damaged_shards:
         console.print(f"{count(result.damaged_shards, 'damaged shard')} written anew")
     console.print(
-        f"{result.videos} videos, {result.frames} frames, {result.bytes / 1e6:.1f} MB in {result.shards} shards{kept}: "
+        f"{count(result.videos, 'video')}, {count(result.frames, 'frame')}, {result.bytes / 1e6:.1f} MB in "
+        f"{count(result.shards, 'shard')}{kept}: "
         f"{escape(str(result.folder))}",
         soft_wrap=True,
     )

@@ -51,9 +51,9 @@ def warn(sentence: str) -> None:
     Console(stderr=True, highlight=False).print(f"[yellow]warning:[/] {escape(sentence)}", soft_wrap=True)
 
 
-def count(number: int, thing: str) -> str:
-    """"1 shard", "2 shards"."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"
+def count(number: int, thing: str, things: str = "") -> str:
+    """"1 shard", "2 shards"; `things` where the plural does not just take an s."""
+    return f"{number} {thing if number == 1 else things or thing + 's'}"
 
 
 @contextmanager

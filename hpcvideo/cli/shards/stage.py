@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from hpcvideo.cli.rank import RankGuard, guarded
-from hpcvideo.cli.shards.output import progress_bar
+from hpcvideo.cli.shards.output import count, progress_bar
 
 if TYPE_CHECKING:
     from hpcvideo.shards.staging.stage import StagingReport
@@ -60,7 +60,10 @@ def stage(
                 shards = read_manifest(folder).shards
                 there = LocalFolder(set_folder(local, shards), shards)
                 there.open()
-                there.remove()
+                removed = there.remove()
+                facts = {"folder": str(there.path), "removed_shards": removed}
+                sentence = f"{there.path}: {count(removed, 'local copy', 'local copies')} deleted on {place.node_name}"
+                typer.echo(json.dumps(facts) if as_json else sentence)
             return
         reports: list[StagingReport] = []
         with joined(place, Device(torch.device("cpu"), "cpu", "gloo")) as device:
@@ -90,8 +93,8 @@ def _show(source: Path, report: StagingReport, as_json: bool) -> None:
     kept = f", {report.kept_shards} there already" if report.kept_shards else ""
     speed = (report.read_bytes + report.received_bytes) / 1e6 / max(report.seconds, 1e-9)
     Console(highlight=False).print(
-        f"{escape(str(source))}: {report.copied_shards} copies of {report.shards} shards made on {report.nodes} "
-        f"node{'s' if report.nodes > 1 else ''}{kept}; {report.read_bytes / 1e6:.1f} MB read from it, "
+        f"{escape(str(source))}: {count(report.copied_shards, 'copy', 'copies')} of {count(report.shards, 'shard')} made on "
+        f"{count(report.nodes, 'node')}{kept}; {report.read_bytes / 1e6:.1f} MB read from it, "
         f"{report.received_bytes / 1e6:.1f} MB passed between nodes, {report.seconds:.1f} s ({speed:.0f} MB/s): "
         f"{escape(str(report.folder))}",
         soft_wrap=True,

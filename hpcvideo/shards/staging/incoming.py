@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,12 +85,19 @@ class IncomingShard:
                 self._temporary.unlink()
 
 
+_RESERVING = threading.Lock()
+
+
 def _reserve(descriptor: int, size: int) -> None:
-    """Take the room at once: a full disk is told before the bytes travel, and the file lies in one piece."""
+    """Take the room at once: a full disk is told before the bytes travel, and the file lies in one piece.
+
+    One shard at a time: where the room is enough for one of two, both would else take a part of it and both fail.
+    """
     if size == 0:
         return
     try:
-        os.posix_fallocate(descriptor, 0, size)
+        with _RESERVING:
+            os.posix_fallocate(descriptor, 0, size)
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
             raise

@@ -132,8 +132,9 @@ class LocalFolder:
         temporary.rename(self.path / RECORD)
 
     def forget(self, index: int) -> None:
-        """Delete a shard's file here."""
+        """Delete a shard's file here; the folder is no whole set from now on, so the manifest goes first."""
         shard = self.shards[index]
+        (self.path / MANIFEST).unlink(missing_ok=True)
         self._record.pop(shard.file, None)
         (self.path / shard.file).unlink(missing_ok=True)
 
@@ -143,8 +144,12 @@ class LocalFolder:
         temporary.write_bytes(manifest)
         temporary.rename(self.path / MANIFEST)
 
-    def remove(self) -> None:
-        """Delete this set's files, and the folder unless others put something there. What is gone already is no error."""
+    def remove(self) -> int:
+        """Delete this set's files, and the folder unless others put something there. What is gone already is no error.
+
+        Gives the number of shards that lay here.
+        """
+        there = len(self.candidates())
         names = [MANIFEST, RECORD, *(shard.file for shard in self.shards), LOCK]
         leftovers = [path.name for path in self.path.glob(f"{UNFINISHED}*")]
         for name in names + leftovers:
@@ -153,6 +158,7 @@ class LocalFolder:
         self.close()
         with suppress(OSError):
             self.path.rmdir()
+        return there
 
     def free_bytes(self, limit: int | None = None) -> int:
         """Bytes that can be written here; in a RAM disk no more than there is memory available.

@@ -172,8 +172,13 @@ class Staging:
         token = f".hpcvideo-node-{leaders.index}-{os.urandom(8).hex()}"
 
         def leave_token() -> str:
-            self._to.mkdir(parents=True, exist_ok=True)
-            (self._to / token).touch()
+            try:
+                self._to.mkdir(parents=True, exist_ok=True)
+                (self._to / token).touch()
+            except OSError as error:
+                raise InputError(
+                    f"{self._to}: {error.strerror}; stage to a folder on each node's own disk or RAM that can be written"
+                ) from error
             return token
 
         try:
