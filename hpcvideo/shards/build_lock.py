@@ -37,7 +37,10 @@ class BuildLock(AbstractContextManager["BuildLock"]):
         self._path = folder / LOCK
         self._warn = warn
         self._dead_seconds = dead_seconds
-        facts = {"host": socket.gethostname(), "process": os.getpid(), "namespace": _namespace(), "build": uuid.uuid4().hex}
+        facts = {
+            "host": socket.gethostname(), "process": os.getpid(), "started": _started(os.getpid()),
+            "namespace": _namespace(), "build": uuid.uuid4().hex,
+        }  # fmt: skip
         self._mine = json.dumps(facts)
         self._end = threading.Event()
         self._lost = False
@@ -99,7 +102,9 @@ class BuildLock(AbstractContextManager["BuildLock"]):
         facts = _facts(first[0])
         host, process = facts.get("host"), facts.get("process")
         if host == socket.gethostname() and facts.get("namespace") == _namespace():
-            if isinstance(process, int) and _outlives_the_wait(process):
+            # A number may have been given to another process since, after a boot above all.
+            same = isinstance(process, int) and facts.get("started") == _started(process)
+            if same and _outlives_the_wait(process):
                 raise self._busy(first[0])
             return
         self._warn(
@@ -152,6 +157,15 @@ def _namespace() -> str:
     """Two containers may share a host's name and still not see each other's processes."""
     try:
         return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+def _started(process: int) -> str:
+    """Tells this process from others that had its number: the boot, and the clock ticks from it to the process's start."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()[19]}"
     except OSError:
         return ""
 

@@ -104,3 +104,17 @@ def test_a_failing_job_forgets_its_own_lock_only(tmp_path):
     forget_lock(tmp_path, ["a-b-13", "a-b-12"])
     assert not path.exists()
     forget_lock(tmp_path, ["a-b-12"])
+
+
+def test_a_process_that_was_given_the_number_since_is_not_taken_for_the_build(tmp_path):
+    with BuildLock(tmp_path):
+        facts = json.loads((tmp_path / LOCK).read_text())
+    said: list[str] = []
+    for started in ("another boot 7", f"{facts['started']}0"):
+        (tmp_path / LOCK).write_text(json.dumps(facts | {"started": started, "build": "x"}))
+        with BuildLock(tmp_path, said.append):
+            pass
+    assert not said
+    (tmp_path / LOCK).write_text(json.dumps(facts | {"build": "x"}))
+    with pytest.raises(InputError, match="is building into this folder now"), BuildLock(tmp_path):
+        pass
