@@ -38,3 +38,8 @@ def write_video(path: Path, frames: np.ndarray, fps: int = 10, **options: str) -
 def source_of(path: Path) -> Source:
     """The file or frame folder as an input without labels."""
     return Source(path.name, path, (), 0, path.is_dir())
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """The content of each file of a folder by its name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}

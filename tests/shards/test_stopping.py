@@ -18,7 +18,7 @@ from hpcvideo.shards.build import BuildOptions, build_shards
 from hpcvideo.shards.tables import load_tables
 
 from .command import run_shards, shards_command
-from .generated import moving_square, write_video
+from .generated import files_of, moving_square, write_video
 
 SHARDS = ("--videos-per-shard", 4, "--workers", 1)
 OPTIONS = BuildOptions(videos_per_shard=4)
@@ -40,10 +40,6 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed")
     build_shards(source, out, options=OPTIONS)
     return out
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def partials(out: Path) -> list[Path]:

@@ -24,11 +24,18 @@ def read_class_folders(tree: Tree) -> Parsed:
         entries = sorted((name, is_folder) for name, is_folder in tree.children(label).items() if not name.startswith("."))
         names = [name for name, is_folder in entries if is_folder or video_stem(name) is not None]
         if not names:
-            raise InputError(
-                f"{source / label}: neither videos nor frame folders in this class folder; fill it or move it away"
-            )
+            deeper = any(is_folder for is_folder in tree.children(label).values())
+            advice = too_high(tree, label) if deeper else "fill it or move it away"
+            raise InputError(f"{source / label}: neither videos nor frame folders in this class folder; {advice}")
         videos += [Listed(str(source), f"{label}/{name}", labels=(label,)) for name in names]
     return Parsed(videos)
+
+
+def too_high(tree: Tree, folder: str) -> str:
+    """What to do where the folders that should be classes hold the classes."""
+    if tree.source.is_file():
+        return "the top folders of a tar file are the classes; name its videos in a list (--annotations), or pack it anew"
+    return f"is SOURCE one folder too high? try {tree.source / folder}"
 
 
 def _refuse_compressed(tree: Tree, folder: str) -> None:

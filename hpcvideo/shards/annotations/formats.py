@@ -95,11 +95,16 @@ def _guesses_of_lines(path: Path) -> list[str]:
     of_header = [name for name, header in headers.items() if columns.issuperset(header)]
     if of_header:
         return of_header
-    if all(re.fullmatch(r"\d+;[^;]*\S", line) for line in head):
+    if _most(r"\d+;[^;]*\S", head):
         return ["jester"]
     if ucf101.LIST_NAME.fullmatch(path.name):
         return ["ucf101"] if (path.parent / ucf101.CLASS_FILE).is_file() else ["ucf101", "list"]
     # A header that was misspelt is best told of by the plain format, which nearly all CSV files are.
     if path.suffix.lower() in (".csv", ".tsv"):
         return ["plain"]
-    return ["list"] if all(re.fullmatch(r"\S.*\s\d+", line) for line in head) else []
+    return ["list"] if _most(r"\S.*\s\d+", head) else []
+
+
+def _most(pattern: str, head: list[str]) -> bool:
+    """Whether more than half of the lines look so; which one does not is then told by the format."""
+    return 2 * sum(re.fullmatch(pattern, line) is not None for line in head) > len(head)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from hpcvideo.errors import InputError
-from hpcvideo.shards.annotations.class_folders import read_class_folders
+from hpcvideo.shards.annotations.class_folders import read_class_folders, too_high
 from hpcvideo.shards.annotations.entry import Part
 from hpcvideo.shards.annotations.formats import read_annotations
 from hpcvideo.shards.annotations.label_map import LabelMap, map_labels
@@ -72,6 +72,11 @@ def _read_sources(
     if not there:
         raise InputError(
             f"{annotations}: none of its {len(parsed.videos)} videos is in {tree.source}; is SOURCE the right folder?"
+        )
+    if annotations is None and all(video.found.is_folder and not video.found.frames for video in there):
+        first = there[0].id
+        raise InputError(
+            f"{tree.source / first}: a folder without frames, as all others; {too_high(tree, first.partition('/')[0])}"
         )
     _check_ids(there)
     return SourceList(tuple(_to_source(video, label_map) for video in there), label_map.names, name, tuple(not_there))

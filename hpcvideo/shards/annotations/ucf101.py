@@ -19,6 +19,10 @@ def read_ucf101(path: Path, part: Part) -> Parsed:
     1 and fixes the label map.
     """
     folder = path if path.is_dir() else path.parent
+    if not path.is_dir() and not LIST_NAME.fullmatch(path.name) and not (folder / CLASS_FILE).is_file():
+        raise InputError(
+            f"{path}: is no list of UCF101: those are called trainlistNN.txt and testlistNN.txt, beside {CLASS_FILE}"
+        )
     names = _class_names(folder / CLASS_FILE)
     lists = _lists(path, part) if path.is_dir() else [path]
     if not path.is_dir() and part.split is not None:

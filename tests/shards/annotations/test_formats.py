@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import time
 from pathlib import Path
 
 import pytest
@@ -12,33 +10,9 @@ from hypothesis import strategies as st
 
 from hpcvideo.errors import InputError
 from hpcvideo.shards.annotations.charades import CODES
-from hpcvideo.shards.annotations.formats import FORMATS
 from hpcvideo.shards.annotations.read import SourceList, read_sources
 
-
-def place(folder: Path, *names: str) -> Path:
-    """Files of 7 bytes by their names; a name that ends in `/N` is a frame folder of N frames."""
-    folder.mkdir(exist_ok=True)
-    for name in names:
-        path, _, frames = name.rpartition("/")
-        if frames.isdecimal():
-            (folder / path).mkdir(parents=True)
-            for index in range(int(frames)):
-                (folder / path / f"img_{index:05}.jpg").write_bytes(b"x")
-        else:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(b"x" * 7)
-    return folder
-
-
-def write(path: Path, content: object) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return path
-
-
-def labelled(listed: SourceList) -> dict[str, tuple[str, ...]]:
-    return {each.id: tuple(listed.label_names[label] for label in each.labels) for each in listed.sources}
+from .written import labelled, place, write
 
 
 def intervals(listed: SourceList) -> dict[str, list[tuple[str, float, float]]]:
@@ -370,59 +344,3 @@ def test_any_paths_and_labels_come_back_from_list_and_plain_files(tmp_path_facto
     quoted = "".join('"{}",{}\n'.format(path.replace('"', '""'), labels[0]) for path, labels in videos.items())
     plain = read_sources(source, write(folder / "list.csv", "path,label\n" + quoted), None, format="plain")
     assert [(each.id, each.labels) for each in plain.sources] == [(path, (labels[0],)) for path, labels in videos.items()]
-
-
-def test_unknown_and_uncertain_formats_list_the_known_ones(tmp_path):
-    source = place(tmp_path / "videos", "a.avi")
-    with pytest.raises(InputError, match=f"--format csv: no such annotation format; there are auto, {', '.join(FORMATS)}"):
-        read_sources(source, write(tmp_path / "a.csv", "path,label\na.avi,1\n"), None, format="csv")
-    for name, text, sentence in (
-        ("trainlist01.txt", "a.avi 1\n", "may be ucf101 or list"),
-        ("words.txt", "what is\nthis\n", "is of no annotation format"),
-        ("other.json", "{}", "is of no annotation format"),
-    ):
-        with pytest.raises(InputError, match=rf"{sentence}.*--format: plain \(CSV.*thumos \(folder"):
-            read_sources(source, write(tmp_path / name, text), None)
-    with pytest.raises(InputError, match="is of no annotation format"):
-        read_sources(source, source, None)
-
-
-def test_parts_that_a_format_does_not_have_are_refused(tmp_path):
-    source = place(tmp_path / "videos", "a.avi")
-    listed = write(tmp_path / "a.csv", "path,label\na.avi,1\n")
-    with pytest.raises(InputError, match="--subset val: annotation format plain has no subsets"):
-        read_sources(source, listed, None, subset="val")
-    with pytest.raises(InputError, match="--split 1: annotation format plain has no numbered splits"):
-        read_sources(source, listed, None, split=1)
-    with pytest.raises(InputError, match="pass it with --annotations"):
-        read_sources(source, None, None, format="kinetics")
-
-
-def test_names_that_would_break_lists_are_refused(tmp_path):
-    source = place(tmp_path / "videos", "a\nb.mp4")
-    with pytest.raises(InputError, match="has a line break"):
-        read_sources(source, write(tmp_path / "a.csv", 'path,label\n"a\nb.mp4",1\n'), None)
-    (tmp_path / "classes" / "run").mkdir(parents=True)
-    (tmp_path / "classes" / "run" / "\udcff.mp4").write_bytes(b"x")
-    with pytest.raises(InputError, match="not UTF-8; rename"):
-        read_sources(tmp_path / "classes", None, None)
-
-
-def test_a_quarter_million_kinetics_lines_are_read_and_found(tmp_path, capsys):
-    """Kinetics-400's training part has 240,436 clips; the time is printed, not judged."""
-    classes, each = 100, 2404
-    source = tmp_path / "videos"
-    lines = ["label,youtube_id,time_start,time_end,split"]
-    for label in range(classes):
-        (source / f"class {label:03}").mkdir(parents=True)
-        for clip in range(each):
-            lines.append(f"class {label:03},{label:05}{clip:06},0,10,train")
-        (source / f"class {label:03}" / f"{label:05}000000_000000_000010.mp4").write_bytes(b"x")
-    csv_file = write(tmp_path / "train.csv", "\n".join(lines))
-    began = time.perf_counter()
-    listed = read_sources(source, csv_file, None, missing="skip")
-    seconds = time.perf_counter() - began
-    assert (len(listed.sources), len(listed.skipped)) == (classes, classes * (each - 1))
-    assert listed.label_names[-1] == "class 099"
-    with capsys.disabled():
-        print(f"\n{len(lines) - 1} lines of Kinetics read and looked for in {seconds:.1f} s")

@@ -111,8 +111,3 @@ def left_out_of(folder: Path) -> list[tuple[str, str]]:
     """What the manifest lists as left out, sorted."""
     listed = json.loads((folder / "manifest.json").read_text())["quarantined"]
     return sorted((entry["source"], entry["reason"]) for entry in listed)
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    """Every file's bytes by name."""
-    return {path.name: path.read_bytes() for path in folder.iterdir()}

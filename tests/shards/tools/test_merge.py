@@ -15,7 +15,8 @@ from hpcvideo.shards.tools.merge import MergeRules, merge, united_labels
 from hpcvideo.shards.tools.verify import verify_shards
 
 from ..command import run_shards
-from .stored_sets import content_of, files_of, left_out_of, small_set
+from ..generated import files_of
+from .stored_sets import content_of, left_out_of, small_set
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,9 @@ from hpcvideo.shards.tools.reshard import reshard
 from hpcvideo.shards.tools.verify import verify_shards
 
 from ..command import run_shards, shards_command
+from ..generated import files_of
 from ..test_reader import flip_byte_of
-from .stored_sets import content_of, files_of, left_out_of, small_set
+from .stored_sets import content_of, left_out_of, small_set
 
 
 @pytest.fixture(scope="module")
