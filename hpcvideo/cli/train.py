@@ -50,7 +50,7 @@ def train_command(
         from hpcvideo.training.check import check_run
         from hpcvideo.training.trainer import train
 
-        plan = check_run(loaded, place.world_size, directory, place.nodes)
+        plan = check_run(loaded, place.world_size, directory, place.nodes, place.rank)
         guard.owned = True
         with training_listener(as_json, place.rank) as listener:
             train(loaded, plan, directory, place, listener)

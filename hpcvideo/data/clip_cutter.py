@@ -18,6 +18,7 @@ from hpcvideo.shards import ShardSet
 from hpcvideo.shards.clip_frames import STAGES as READ_STAGES
 from hpcvideo.shards.clip_frames import DamagedFrame, FrameDecoder
 
+ONE_LABEL_REMEDY = "build the set from a list with one label a video"
 _CLIP_PURPOSE = 2  # keeps the draws of a clip apart from those of the order
 _ATTEMPTS = 100
 
@@ -80,7 +81,7 @@ class ClipCutter:
         if len(labels) != 1:
             raise InputError(
                 f"{source.shards.path}: video {video_id} has {len(labels)} labels, but this task needs exactly one; "
-                "build the set from a list with one label a video"
+                + ONE_LABEL_REMEDY
             )
         stream = None if epoch == EVALUATION else KeyedStream(_CLIP_PURPOSE, source.seed, epoch, sample)
         view = source.view

@@ -75,8 +75,8 @@ class ClipLoader:
 
     worker_kind: "spawn", "fork" or "thread", see `start_workers`. What a clip holds depends on (seed, epoch, sample) alone:
     neither the workers nor the world size changes it. order: by default every epoch is a permutation of the whole set.
-    on_bad_clip: "stop" raises OperationFailed where stored bytes are damaged; "skip" takes another clip instead, counts, and
-    raises when this rank has met more than `max_bad_clips`.
+    on_bad_clip: "stop" raises OperationFailed where stored bytes are damaged; "skip" takes another clip instead, and raises
+    when this rank has met more than `max_bad_videos` different videos that are damaged.
 
     Memory: at most prefetch + 3 batches (more where batches are so small that workers would idle), used again as soon as the
     consumer has let go of one. A consumer that keeps more than two gets copies of its own. Use as a context manager, or call
@@ -86,15 +86,16 @@ class ClipLoader:
     def __init__(
         self, shards: ShardSet, view: ClipView, *, seed: int = 0, rank: int = 0, world_size: int = 1, workers: int = 2,
         prefetch: int = 2, worker_kind: str = "spawn", order: SampleOrder | None = None, on_bad_clip: str = "stop",
-        max_bad_clips: int = 0,
+        max_bad_videos: int = 0,
     ) -> None:  # fmt: skip
         if len(shards) == 0:
             raise InputError(f"{shards.path}: the shard set holds no video; build it from a list with sound videos")
         self.shards, self.view, self.seed = shards, view, seed
         self.rank, self.world_size, self.prefetch = rank, world_size, prefetch
         self.order = order or GlobalOrder(len(shards), seed)
-        self.bad_clips = 0
-        self._max_bad_clips = max_bad_clips
+        self.bad_videos: set[tuple[str, str]] = set()
+        """(shard file, video) of each that was damaged, since the loader was made."""
+        self._max_bad_videos = max_bad_videos
         self._new_bad: list[BadClip] = []
         self._source = ClipSource(shards, view, self.order, seed, on_bad_clip == "skip")
         self._count, self._kind = workers, worker_kind
@@ -272,15 +273,16 @@ class ClipLoader:
 
     def _count_bad(self, bad: tuple[BadClip, ...]) -> None:
         for clip in bad:
-            self.bad_clips += 1
+            self.bad_videos.add((clip.shard, clip.video))
             self._new_bad.append(clip)
-            if self.bad_clips > self._max_bad_clips:
-                raise OperationFailed(bad_clips_sentence(self.bad_clips, self._max_bad_clips, clip.sentence))
+            if len(self.bad_videos) > self._max_bad_videos:
+                raise OperationFailed(bad_videos_sentence(len(self.bad_videos), self._max_bad_videos, clip.sentence))
 
 
-def bad_clips_sentence(count: int, allowed: int, last: str) -> str:
-    """What to say when more clips were bad than data.max_bad_clips allows."""
-    return f"{count} clips could not be read, data.max_bad_clips allows {allowed}; the last: {last}"
+def bad_videos_sentence(count: int, allowed: int, last: str) -> str:
+    """What to say when more videos were bad than data.max_bad_videos allows."""
+    videos = "1 video" if count == 1 else f"{count} videos"
+    return f"{videos} could not be read, data.max_bad_videos allows {allowed}; the last: {last}"
 
 
 def _let_go(

@@ -128,6 +128,15 @@ def read_tables(path: Path) -> ShardTables:
         raise UnsoundShard("is not a whole shard") from error
 
 
+def label_columns(path: Path) -> int:
+    """How many labels a video of this shard has at most, from headers alone; 1 for a damaged file: reading tells of it."""
+    try:
+        with h5py.File(path, "r", locking=False) as shard:
+            return int(shard["videos/labels"].shape[1]) if "videos/labels" in shard else 1
+    except _DAMAGE:
+        return 1
+
+
 def read_plan(path: Path, complete: bool = False) -> str | None:
     """The plan digest that a file carries, whatever else it is: "" where there is none, None where it cannot be opened.
 

@@ -98,7 +98,7 @@ def test_storage_that_fails_is_a_damaged_frame_like_any_other(
     video = shards.open_video(7)
     bad_offset = int(frame_rows(video.descriptor, video.tables, video.row, [3])["offset"][0])
     monkeypatch.setattr(os, "preadv", failing)
-    with ClipLoader(shards, VIEW, workers=0, on_bad_clip="skip", max_bad_clips=100) as loader:
+    with ClipLoader(shards, VIEW, workers=0, on_bad_clip="skip", max_bad_videos=100) as loader:
         for _ in loader.training(12, 0, 2):
             pass
         told = {(clip.video, clip.frame): clip.sentence for clip in loader.take_bad_clips()}
@@ -111,19 +111,19 @@ def taken(folder: Path, world_size: int, kind: str, workers: int) -> tuple[list[
     for rank in range(world_size):
         with ClipLoader(
             ShardSet(folder), VIEW, seed=2, rank=rank, world_size=world_size, worker_kind=kind, workers=workers,
-            on_bad_clip="skip", max_bad_clips=1000,
+            on_bad_clip="skip", max_bad_videos=1000,
         ) as loader:  # fmt: skip
             ranks.append(list(loader.training(12, 0, 7)))
             bad += [f"{clip.shard} {clip.video} {clip.frame}" for clip in loader.take_bad_clips()]
             assert loader.take_bad_clips() == []
-            count += loader.bad_clips
+            count += len(loader.bad_videos)
     return [ranks[rank][step] for step in range(7) for rank in range(world_size)], bad, count
 
 
 def test_a_skipped_clip_is_replaced_alike_on_any_number_of_ranks_and_workers(damaged: tuple[Path, str]) -> None:
     folder, video = damaged
     reference, bad, count = taken(folder, 1, "thread", 0)
-    assert count == len(bad) >= 3 and set(bad) == {f"shard-00000.h5 {video} 2"}
+    assert count == 1 and len(bad) >= 3 and set(bad) == {f"shard-00000.h5 {video} 2"}
     ids = [name for batch in reference for name in batch["ids"]]
     clips = torch.cat([batch["clips"] for batch in reference])
     assert video not in ids and "" not in ids
@@ -154,12 +154,12 @@ def test_the_replacement_is_the_order_s_and_has_its_own_label(damaged: tuple[Pat
     assert replaced >= 3
 
 
-def test_more_bad_clips_than_allowed_end_the_loader_with_a_sentence(damaged: tuple[Path, str]) -> None:
+def test_more_bad_videos_than_allowed_end_the_loader_with_a_sentence(damaged: tuple[Path, str]) -> None:
     folder, video = damaged
     with ClipLoader(
-        ShardSet(folder), VIEW, seed=2, workers=0, on_bad_clip="skip", max_bad_clips=1
+        ShardSet(folder), VIEW, seed=2, workers=0, on_bad_clip="skip", max_bad_videos=0
     ) as loader:
-        with pytest.raises(OperationFailed, match=r"2 clips could not be read, data\.max_bad_clips allows 1") as raised:
+        with pytest.raises(OperationFailed, match=r"1 video could not be read, data\.max_bad_videos allows 0") as raised:
             list(loader.training(12, 0, 20))
         assert video in str(raised.value) and "frame 2" in str(raised.value)
 
@@ -167,10 +167,10 @@ def test_more_bad_clips_than_allowed_end_the_loader_with_a_sentence(damaged: tup
 def test_a_bad_video_is_not_scored_and_every_other_is(damaged: tuple[Path, str]) -> None:
     folder, video = damaged
     with ClipLoader(
-        ShardSet(folder), VIEW, worker_kind="fork", on_bad_clip="skip", max_bad_clips=1
+        ShardSet(folder), VIEW, worker_kind="fork", on_bad_clip="skip", max_bad_videos=1
     ) as loader:
         batches = list(loader.evaluation(4))
-        assert loader.bad_clips == 1
+        assert len(loader.bad_videos) == 1
     rows = [row for batch in batches for row in zip(batch["ids"], batch["weights"].tolist(), batch["clips"], strict=True)]
     scored = [name for name, weight, _ in rows if weight]
     assert len(scored) == len(set(scored)) == 24 and video not in scored
@@ -181,8 +181,8 @@ def test_a_missing_shard_is_skipped_clip_by_clip_until_too_many(shard_folder: Pa
     folder = tmp_path / "set"
     shutil.copytree(shard_folder / "train", folder)
     (folder / "shard-00001.h5").unlink()
-    with ClipLoader(ShardSet(folder), VIEW, workers=0, on_bad_clip="skip", max_bad_clips=5) as loader:
-        with pytest.raises(OperationFailed, match=r"6 clips could not be read.*shard-00001\.h5: is missing"):
+    with ClipLoader(ShardSet(folder), VIEW, workers=0, on_bad_clip="skip", max_bad_videos=5) as loader:
+        with pytest.raises(OperationFailed, match=r"6 videos could not be read.*shard-00001\.h5: is missing"):
             list(loader.training(5, 0, 20))
         assert {clip.shard for clip in loader.take_bad_clips()} == {"shard-00001.h5"}
 

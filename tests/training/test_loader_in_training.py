@@ -46,10 +46,10 @@ def test_a_run_goes_on_past_bad_clips_tells_them_and_ends_at_too_many(
     config = write_config(config_values)
     stopped = run_hpcvideo("train", config, "--run", tmp_path / "run", ranks=2, check=False)
     assert stopped.returncode == 1 and "shard-00000.h5" in stopped.stderr and video in stopped.stderr
-    few = ("--set", "data.on_bad_clip=skip", "--set", "data.max_bad_clips=2")
+    few = ("--set", "data.on_bad_clip=skip", "--set", "data.max_bad_videos=0")
     ended = run_hpcvideo("train", config, "--run", tmp_path / "run", *few, ranks=2, check=False)
-    assert ended.returncode == 1 and "data.max_bad_clips allows 2" in ended.stderr
-    run_hpcvideo("train", config, "--run", tmp_path / "run", *few[:2], "--set", "data.max_bad_clips=9", ranks=2)
+    assert ended.returncode == 1 and "1 video could not be read, data.max_bad_videos allows 0" in ended.stderr
+    run_hpcvideo("train", config, "--run", tmp_path / "run", *few[:2], "--set", "data.max_bad_videos=1", ranks=2)
     events = list(read_events(tmp_path / "run" / "events.jsonl"))
     last_start = max(place for place, event in enumerate(events) if event["event"] in ("start", "resume"))
     told = [event for event in events[last_start:] if event["event"] == "bad_clip"]
@@ -122,7 +122,7 @@ def test_mixup_of_single_clips_is_refused(config_values: dict[str, Any]) -> None
 
 def test_what_to_do_with_bad_clips_does_not_make_another_run(config_values: dict[str, Any]) -> None:
     digest = parse_config(config_values, "c").digest()
-    config_values["data"] |= {"on_bad_clip": "skip", "max_bad_clips": 3, "worker_kind": "fork", "workers": 5, "prefetch": 9}
+    config_values["data"] |= {"on_bad_clip": "skip", "max_bad_videos": 3, "worker_kind": "fork", "workers": 5, "prefetch": 9}
     assert parse_config(config_values, "c").digest() == digest
     config_values["data"]["rand_augment"] = {}
     assert parse_config(config_values, "c").digest() != digest

@@ -56,6 +56,35 @@ def test_validation_labels_must_be_those_of_training(
         check_run(config, 1)
 
 
+def test_videos_with_several_labels_are_refused_before_training_by_the_rank_that_looks_at_their_shard(
+    config_values: dict[str, Any], write_config: Write, tmp_path: Path
+) -> None:
+    from hpcvideo.shards.build import BuildOptions, build_shards
+    from tests.conftest import write_frame_folders
+
+    write_frame_folders(tmp_path / "frames", 9, seed=1)
+    folders = sorted(path.relative_to(tmp_path / "frames") for path in (tmp_path / "frames").glob("*/*"))
+    frames = [len(list((tmp_path / "frames" / folder).iterdir())) for folder in folders]
+    labels = ["0 1" if count == max(frames) else "0" for count in frames]
+    lines = [" ".join(map(str, line)) for line in zip(folders, frames, labels, strict=True)]
+    (tmp_path / "list.txt").write_text("\n".join(lines) + "\n")
+    (tmp_path / "labels.txt").write_text("left\nmiddle\nright\n")
+    build_shards(
+        tmp_path / "frames", tmp_path / "set", tmp_path / "list.txt", tmp_path / "labels.txt", format="list",
+        options=BuildOptions(videos_per_shard=1),
+    )  # fmt: skip
+    config = load_config(write_config(config_values), [f"data.train={tmp_path / 'set'}", "data.validation=null"])
+    with pytest.raises(HpcvideoError, match=r"shard-0000\d\.h5: holds videos with several labels.*exactly one"):
+        check_run(config, 2)
+    refusing = 0
+    for rank in range(2):
+        try:
+            check_run(config, 2, rank=rank)
+        except HpcvideoError:
+            refusing += 1
+    assert refusing == 1, "each shard is looked at by one rank alone"
+
+
 def test_a_run_directory_of_another_config_is_refused(
     config_values: dict[str, Any], write_config: Write, tmp_path: Path
 ) -> None:
