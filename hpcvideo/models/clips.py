@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-
-Layer = tuple[str, Callable[[Tensor], Tensor]]
-"""A layer's name and its function of one tensor; see `FrameResNet.layers`."""
 
 
 def check_clips(clips: Tensor, frames: int) -> None:
     """Raises ValueError unless clips are [batch, frames, 3, height, width]."""
     if clips.ndim != 5 or clips.shape[1] != frames or clips.shape[2] != 3:
         raise ValueError(f"the model takes clips [batch, {frames} frames, 3, height, width], but got {list(clips.shape)}")
-
-
-def run_layers(layers: Iterable[Layer], clips: Tensor) -> Tensor:
-    """The layers one after the other."""
-    activations = clips
-    for _, layer in layers:
-        activations = layer(activations)
-    return activations
 
 
 def as_images(clips: Tensor, channels_last: bool) -> Tensor:
@@ -40,7 +29,7 @@ def mean_over_frames(logits: Tensor, frames: int) -> Tensor:
     return logits.unflatten(0, (-1, frames)).mean(1)
 
 
-def initialise(model: nn.Module, classifier: nn.Linear, last_norms: Iterable[nn.Module], zero_gamma: bool) -> None:
+def initialise(model: nn.Module, classifier: nn.Linear, residual_blocks: Iterable[nn.Module], zero_gamma: bool) -> None:
     """Convolutions as in torchvision's ResNet, the classifier as in the public TSM code (normal of 0.001, bias 0).
 
     zero_gamma: the last normalisation of each residual block starts with gamma 0, so that every block starts as the
@@ -52,6 +41,7 @@ def initialise(model: nn.Module, classifier: nn.Linear, last_norms: Iterable[nn.
     nn.init.normal_(classifier.weight, std=0.001)
     nn.init.zeros_(classifier.bias)
     if zero_gamma:
-        for norm in last_norms:
-            assert isinstance(norm.weight, Tensor)
-            nn.init.zeros_(norm.weight)
+        for block in residual_blocks:
+            gamma = getattr(block.last_norm, "weight", None)  # each block has one, whatever its class
+            assert isinstance(gamma, Tensor)
+            nn.init.zeros_(gamma)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch.nn.functional as F
@@ -12,17 +13,58 @@ from hpcvideo.models.temporal_shift import ShiftableConvolution, TemporalShift
 ShiftPlace = Literal["blockres", "block"]
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and the identity path (ResNet-18 and -34). shift None: the block sees single frames."""
+class FrameBlock(nn.Module, ABC):
+    """A residual block whose first convolution may read shifted features. shift None: it sees single frames."""
+
+    conv1: ShiftableConvolution
+    relu: nn.ReLU
+    downsample: nn.Module | None
+
+    def __init__(self, shift: TemporalShift | None, place: ShiftPlace) -> None:
+        super().__init__()
+        self.shift = shift
+        self.place = place
+
+    @property
+    @abstractmethod
+    def last_norm(self) -> nn.Module:
+        """The normalisation in front of the sum with the identity path."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[batch * frames, in_channels, height, width] to [batch * frames, channels, height / stride, ...], four times as
+        many channels from a bottleneck."""
+        if self.shift is not None and self.place == "block":
+            shifted = self.shift(features)
+            return self._join(self.conv1(shifted), shifted)
+        return self._join(self.conv1(features, self.shift), features)
+
+    def forward_onwards(self, features: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        """The block on the next frames of a stream: its output, and what the frames after these need as `before`."""
+        assert self.shift is not None
+        step = self.shift.convolve_onwards(features, before, self.conv1)
+        identity = step.shifted if self.place == "block" else features
+        return self._join(step.out, identity), step.after
+
+    def _join(self, first: Tensor, identity: Tensor) -> Tensor:
+        if self.downsample is not None:
+            identity = self.downsample(identity)
+        residual = self._after_first(first)
+        return self.relu(residual + identity)
+
+    @abstractmethod
+    def _after_first(self, first: Tensor) -> Tensor:
+        """The residual path from behind the first convolution."""
+
+
+class BasicBlock(FrameBlock):
+    """Two 3x3 convolutions and the identity path (ResNet-18 and -34)."""
 
     expansion = 1
 
     def __init__(
         self, in_channels: int, channels: int, stride: int, shift: TemporalShift | None, place: ShiftPlace
     ) -> None:
-        super().__init__()
-        self.shift = shift
-        self.place = place
+        super().__init__(shift, place)
         self.conv1 = ShiftableConvolution(in_channels, channels, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = convolution(channels, channels, 3)
@@ -34,34 +76,19 @@ class BasicBlock(nn.Module):
     def last_norm(self) -> nn.Module:
         return self.bn2
 
-    def forward(self, features: Tensor) -> Tensor:
-        """[batch * frames, in_channels, height, width] to [batch * frames, channels, height / stride, ...]."""
-        return self._after_first(*_first(self, features))
-
-    def forward_onwards(self, features: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-        """The block on the next frames of a stream: its output, and what the frames after these need as `before`."""
-        out, identity, after = _first_onwards(self, features, before)
-        return self._after_first(out, identity), after
-
-    def _after_first(self, out: Tensor, identity: Tensor) -> Tensor:
-        if self.downsample is not None:
-            identity = self.downsample(identity)
-        out = self.relu(self.bn1(out))
-        out = self.bn2(self.conv2(out))
-        return self.relu(out + identity)
+    def _after_first(self, first: Tensor) -> Tensor:
+        return self.bn2(self.conv2(self.relu(self.bn1(first))))
 
 
-class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions and the identity path (ResNet-50 and deeper). shift as in BasicBlock."""
+class Bottleneck(FrameBlock):
+    """1x1, 3x3 and 1x1 convolutions and the identity path (ResNet-50 and deeper)."""
 
     expansion = 4
 
     def __init__(
         self, in_channels: int, channels: int, stride: int, shift: TemporalShift | None, place: ShiftPlace
     ) -> None:
-        super().__init__()
-        self.shift = shift
-        self.place = place
+        super().__init__(shift, place)
         self.conv1 = ShiftableConvolution(in_channels, channels, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = convolution(channels, channels, 3, stride)
@@ -75,22 +102,10 @@ class Bottleneck(nn.Module):
     def last_norm(self) -> nn.Module:
         return self.bn3
 
-    def forward(self, features: Tensor) -> Tensor:
-        """[batch * frames, in_channels, height, width] to [batch * frames, 4 * channels, height / stride, ...]."""
-        return self._after_first(*_first(self, features))
-
-    def forward_onwards(self, features: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-        """The block on the next frames of a stream: its output, and what the frames after these need as `before`."""
-        out, identity, after = _first_onwards(self, features, before)
-        return self._after_first(out, identity), after
-
-    def _after_first(self, out: Tensor, identity: Tensor) -> Tensor:
-        if self.downsample is not None:
-            identity = self.downsample(identity)
-        out = self.relu(self.bn1(out))
+    def _after_first(self, first: Tensor) -> Tensor:
+        out = self.relu(self.bn1(first))
         out = self.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        return self.relu(out + identity)
+        return self.bn3(self.conv3(out))
 
 
 class TemporalPool(nn.Module):
@@ -113,22 +128,6 @@ class TemporalPool(nn.Module):
 def convolution(in_channels: int, channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     """A square convolution without bias that keeps the size at stride 1."""
     return nn.Conv2d(in_channels, channels, kernel, stride=stride, padding=kernel // 2, bias=False)
-
-
-def _first(block: BasicBlock | Bottleneck, features: Tensor) -> tuple[Tensor, Tensor]:
-    """What the first convolution gives, and what the identity path reads."""
-    if block.shift is not None and block.place == "block":
-        shifted = block.shift(features)
-        return block.conv1(shifted), shifted
-    return block.conv1(features, block.shift), features
-
-
-def _first_onwards(
-    block: BasicBlock | Bottleneck, features: Tensor, before: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    assert block.shift is not None
-    step = block.shift.convolve_onwards(features, before, block.conv1)
-    return step.out, step.shifted if block.place == "block" else features, step.after
 
 
 def _downsample(in_channels: int, channels: int, stride: int) -> nn.Sequential | None:

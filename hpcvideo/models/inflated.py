@@ -12,7 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hpcvideo.models.clips import Layer, check_clips, initialise, run_layers
+from hpcvideo.models.clips import check_clips, initialise
+from hpcvideo.models.layered import LayeredResNet
 from hpcvideo.models.resnet import BLOCKS_PER_LAYER
 from hpcvideo.models.temporal_convolution import InflatedBottleneck, TemporalConvolution
 
@@ -21,7 +22,7 @@ Kernel = Literal["3x1x1", "3x3x3"]
 TEMPORAL_STRIDES = (1, 2, 4, 8)
 
 
-class InflatedResNet(nn.Module):
+class InflatedResNet(LayeredResNet):
     """A bottleneck ResNet over clips [batch, 3, frames, height, width] inside.
 
     kernel: what an inflated block has. inflated_blocks: `all`; `alternate`, every second one counted from the first of
@@ -85,28 +86,7 @@ class InflatedResNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool3d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(in_channels, num_classes)
-        initialise(self, self.fc, [block.last_norm for _, block in self._blocks()], zero_gamma)
-
-    def forward(self, clips: Tensor) -> Tensor:
-        """[batch, frames, 3, height, width] float to logits [batch, num_classes].
-
-        Raises ValueError for clips of another shape.
-        """
-        return run_layers(self.layers(), clips)
-
-    def layers(self) -> list[Layer]:
-        """(name, function) in execution order, as FrameResNet.layers; between them run features [batch, channels,
-        frames, height, width]."""
-        layers: list[Layer] = [("stem", self.stem), *self._blocks(), ("head", self.head)]
-        if self.temporal_pool is not None:
-            names = [name for name, _ in layers]
-            layers.insert(names.index("layer2.0"), ("temporal_pool", self.temporal_pool))
-        return layers
-
-    def layer_modules(self) -> dict[str, tuple[str, ...]]:
-        """Layer -> names of its submodules with parameters; together they hold every parameter and buffer once."""
-        own = {"stem": ("conv1", "bn1"), "temporal_pool": (), "head": ("fc",)}
-        return {name: own.get(name, (name,)) for name, _ in self.layers()}
+        initialise(self, self.fc, [block for _, block in self.blocks()], zero_gamma)
 
     def stem(self, clips: Tensor) -> Tensor:
         """[batch, frames, 3, height, width] to [batch, width, frames (or fewer), height / 4, width / 4]."""
@@ -121,14 +101,6 @@ class InflatedResNet(nn.Module):
     def head(self, features: Tensor) -> Tensor:
         """[batch, channels, frames, height, width] to logits [batch, num_classes]."""
         return self.fc(self.dropout(self.avgpool(features).flatten(1)))
-
-    def _blocks(self) -> list[tuple[str, InflatedBottleneck]]:
-        return [
-            (f"layer{number}.{index}", block)
-            for number in range(1, 5)
-            for index, block in enumerate(self.get_submodule(f"layer{number}").children())
-            if isinstance(block, InflatedBottleneck)
-        ]
 
 
 def _is_inflated(blocks: InflatedBlocks, layer: int, index: int) -> bool:

@@ -6,9 +6,12 @@ of the first 1x1 convolution of the blocks that have an identity path, as in the
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
-from hpcvideo.models.clips import Layer, as_images, check_clips, initialise, mean_over_frames, run_layers
+from hpcvideo.models.clips import as_images, check_clips, initialise, mean_over_frames
+from hpcvideo.models.layered import Layer, LayeredNetwork, Names
 from hpcvideo.models.temporal_shift import ShiftableConvolution, TemporalShift
 
 _PUBLISHED_WIDTH = 32
@@ -62,11 +65,13 @@ class InvertedResidual(nn.Module):
         return identity + out if self.has_identity else out
 
 
-class FrameMobileNet(nn.Module):
+class FrameMobileNet(LayeredNetwork):
     """MobileNetV2 on every frame of a clip, logits averaged over frames. Arguments as in FrameResNet.
 
     width: channels of the stem (published: 32); the others keep their proportion to it, in steps of 8.
     """
+
+    module_names: ClassVar[Names] = {"stem": ("features.0",), "head": ("fc",)}
 
     def __init__(
         self,
@@ -100,28 +105,16 @@ class FrameMobileNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(last_channels, num_classes)
-        residual = [block.last_norm for block in features if isinstance(block, InvertedResidual) and block.has_identity]
+        residual = [block for block in features if isinstance(block, InvertedResidual) and block.has_identity]
         initialise(self, self.fc, residual, zero_gamma)
 
-    def forward(self, clips: Tensor) -> Tensor:
-        """[batch, frames, 3, height, width] float to logits [batch, num_classes].
-
-        Raises ValueError for clips of another shape.
-        """
-        return run_layers(self.layers(), clips)
-
     def layers(self) -> list[Layer]:
-        """`stem`, `features.1` to `features.18`, `head`: see FrameResNet.layers."""
+        """`stem`, `features.1` to `features.18`, `head`: see LayeredNetwork.layers."""
         return [
             ("stem", self.stem),
             *((f"features.{index}", block) for index, block in enumerate(self.features.children()) if index),
             ("head", self.head),
         ]
-
-    def layer_modules(self) -> dict[str, tuple[str, ...]]:
-        """Layer -> names of its submodules with parameters; together they hold every parameter and buffer once."""
-        own = {"stem": ("features.0",), "head": ("fc",)}
-        return {name: own.get(name, (name,)) for name, _ in self.layers()}
 
     def stem(self, clips: Tensor) -> Tensor:
         """[batch, frames, 3, height, width] to [batch * frames, width, height / 2, width / 2]."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
 from hpcvideo.errors import InputError
-from hpcvideo.models.frame_blocks import ShiftPlace
-from hpcvideo.models.inflated import TEMPORAL_STRIDES, InflatedBlocks, InflatedResNet, Kernel
+from hpcvideo.models.inflated import TEMPORAL_STRIDES, InflatedResNet
 from hpcvideo.models.mobilenet import FrameMobileNet
 from hpcvideo.models.resnet import BLOCKS_PER_LAYER, FrameResNet
 
@@ -32,146 +31,62 @@ def create_model(name: str, num_classes: int, frames: int, **options: Any) -> nn
     _require(_is_whole(frames, 1), f"frames = {frames!r}", "a whole number from 1 on")
     values = known | options
     _check_values(values, frames)
-    return _BUILDERS[name](num_classes, frames, **values)
+    entry = _ENTRIES[name]
+    return entry.network(num_classes=num_classes, frames=frames, **entry.fixed, **values)
 
 
 def known_models() -> tuple[str, ...]:
     """The names that `create_model` takes."""
-    return tuple(_BUILDERS)
+    return tuple(_ENTRIES)
 
 
 def model_options(name: str) -> dict[str, Any]:
     """Option -> default value of the model `name`. Raises InputError for an unknown name."""
-    if name not in _BUILDERS:
+    if name not in _ENTRIES:
         raise InputError(f"there is no model {name!r}; there are: {', '.join(known_models())}")
-    builder = _BUILDERS[name]
-    fixed = builder.keywords if isinstance(builder, partial) else {}
-    parameters = inspect.signature(builder).parameters.values()
-    return {
-        parameter.name: parameter.default
-        for parameter in parameters
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in fixed
-    }
+    return _ENTRIES[name].default_values()
 
 
-def _tsn_resnet(
-    num_classes: int,
-    frames: int,
-    *,
-    depth: int,
-    temporal_pool: bool = False,
-    zero_gamma: bool = False,
-    dropout: float = 0.5,
-    width: int = 64,
-    channels_last: bool = False,
-) -> nn.Module:
-    return FrameResNet(
-        depth, num_classes, frames, temporal_pool=temporal_pool, zero_gamma=zero_gamma, dropout=dropout, width=width,
-        channels_last=channels_last,
-    )  # fmt: skip
-
-
-def _tsm_resnet(
-    num_classes: int,
-    frames: int,
-    *,
-    depth: int,
-    shift_fraction: int = 8,
-    shift_place: ShiftPlace = "blockres",
-    causal: bool = False,
-    temporal_pool: bool = False,
-    zero_gamma: bool = False,
-    dropout: float = 0.5,
-    width: int = 64,
-    channels_last: bool = False,
-) -> nn.Module:
-    return FrameResNet(
-        depth, num_classes, frames, shift_fraction=shift_fraction, shift_place=shift_place, causal=causal,
-        temporal_pool=temporal_pool, zero_gamma=zero_gamma, dropout=dropout, width=width, channels_last=channels_last,
-    )  # fmt: skip
-
-
-def _tsn_mobilenet(
-    num_classes: int,
-    frames: int,
-    *,
-    zero_gamma: bool = False,
-    dropout: float = 0.5,
-    width: int = 32,
-    channels_last: bool = False,
-) -> nn.Module:
-    return FrameMobileNet(
-        num_classes, frames, zero_gamma=zero_gamma, dropout=dropout, width=width, channels_last=channels_last
-    )
-
-
-def _tsm_mobilenet(
-    num_classes: int,
-    frames: int,
-    *,
-    shift_fraction: int = 8,
-    causal: bool = False,
-    zero_gamma: bool = False,
-    dropout: float = 0.5,
-    width: int = 32,
-    channels_last: bool = False,
-) -> nn.Module:
-    return FrameMobileNet(
-        num_classes, frames, shift_fraction=shift_fraction, causal=causal, zero_gamma=zero_gamma, dropout=dropout,
-        width=width, channels_last=channels_last,
-    )  # fmt: skip
-
-
-def _i3d(
-    num_classes: int,
-    frames: int,
-    *,
-    depth: int,
-    kernel: Kernel,
-    inflated_blocks: InflatedBlocks = "all",
-    stem_taps: int = 5,
-    temporal_stride: int = 1,
-    causal: bool = False,
-    zero_gamma: bool = False,
-    dropout: float = 0.5,
-    width: int = 64,
-    channels_last: bool = False,
-) -> nn.Module:
-    return InflatedResNet(
-        depth, num_classes, frames, kernel=kernel, inflated_blocks=inflated_blocks, stem_taps=stem_taps,
-        temporal_stride=temporal_stride, causal=causal, zero_gamma=zero_gamma, dropout=dropout, width=width,
-        channels_last=channels_last,
-    )  # fmt: skip
-
-
-def _slowonly(
-    num_classes: int,
-    frames: int,
-    *,
-    depth: int,
-    causal: bool = False,
-    zero_gamma: bool = False,
-    dropout: float = 0.5,
-    width: int = 64,
-    channels_last: bool = False,
-) -> nn.Module:
-    return InflatedResNet(
-        depth, num_classes, frames, kernel="3x1x1", inflated_blocks="late", stem_taps=1, causal=causal,
-        zero_gamma=zero_gamma, dropout=dropout, width=width, channels_last=channels_last,
-    )  # fmt: skip
-
-
+_PUBLISHED_SHIFT_FRACTION = 8
+_COMMON = ("zero_gamma", "dropout", "width", "channels_last")
+_SHIFT = ("shift_fraction", "shift_place", "causal")
+_INFLATION = ("inflated_blocks", "stem_taps", "temporal_stride", "causal")
 _DEEP = [depth for depth in BLOCKS_PER_LAYER if depth >= 50]
 
-_BUILDERS: dict[str, Callable[..., nn.Module]] = {
-    **{f"tsn_resnet{depth}": partial(_tsn_resnet, depth=depth) for depth in BLOCKS_PER_LAYER},
-    **{f"tsm_resnet{depth}": partial(_tsm_resnet, depth=depth) for depth in BLOCKS_PER_LAYER},
-    "tsn_mobilenetv2": _tsn_mobilenet,
-    "tsm_mobilenetv2": _tsm_mobilenet,
-    **{f"i3d_resnet{depth}": partial(_i3d, depth=depth, kernel="3x1x1") for depth in _DEEP},
-    **{f"i3d_resnet{depth}_3x3x3": partial(_i3d, depth=depth, kernel="3x3x3") for depth in _DEEP},
-    **{f"slowonly_resnet{depth}": partial(_slowonly, depth=depth) for depth in _DEEP},
-}
+
+@dataclass(frozen=True)
+class _Entry:
+    """A network's class, arguments that the name fixes, which options it takes, and defaults other than the class's."""
+
+    network: Callable[..., nn.Module]
+    fixed: Mapping[str, Any]
+    options: tuple[str, ...]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def default_values(self) -> dict[str, Any]:
+        parameters = inspect.signature(self.network).parameters
+        return {option: self.defaults.get(option, parameters[option].default) for option in self.options}
+
+
+def _entries() -> dict[str, _Entry]:
+    pooled = ("temporal_pool", *_COMMON)
+    shifted = {"shift_fraction": _PUBLISHED_SHIFT_FRACTION}
+    entries = {f"tsn_resnet{depth}": _Entry(FrameResNet, {"depth": depth}, pooled) for depth in BLOCKS_PER_LAYER}
+    for depth in BLOCKS_PER_LAYER:
+        entries[f"tsm_resnet{depth}"] = _Entry(FrameResNet, {"depth": depth}, (*_SHIFT, *pooled), shifted)
+    entries["tsn_mobilenetv2"] = _Entry(FrameMobileNet, {}, _COMMON)
+    entries["tsm_mobilenetv2"] = _Entry(FrameMobileNet, {}, ("shift_fraction", "causal", *_COMMON), shifted)
+    for ending, kernel in (("", "3x1x1"), ("_3x3x3", "3x3x3")):
+        for depth in _DEEP:
+            fixed = {"depth": depth, "kernel": kernel}
+            entries[f"i3d_resnet{depth}{ending}"] = _Entry(InflatedResNet, fixed, (*_INFLATION, *_COMMON))
+    for depth in _DEEP:
+        slow = {"depth": depth, "kernel": "3x1x1", "inflated_blocks": "late", "stem_taps": 1}
+        entries[f"slowonly_resnet{depth}"] = _Entry(InflatedResNet, slow, ("causal", *_COMMON))
+    return entries
+
+
+_ENTRIES = _entries()
 
 
 def _check_values(values: dict[str, Any], frames: int) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from hpcvideo.models.clips import Layer, as_images, check_clips, initialise, mean_over_frames, run_layers
+from hpcvideo.models.clips import as_images, check_clips, initialise, mean_over_frames
 from hpcvideo.models.frame_blocks import BasicBlock, Bottleneck, ShiftPlace, TemporalPool, convolution
+from hpcvideo.models.layered import LayeredResNet
 from hpcvideo.models.temporal_shift import TemporalShift
 
 BLOCKS_PER_LAYER = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -19,7 +20,7 @@ DEEP_LAYER3_BLOCKS = 23
 """From so many blocks in layer3 on, `blockres` shifts only every second block (as published for ResNet-101)."""
 
 
-class FrameResNet(nn.Module):
+class FrameResNet(LayeredResNet):
     """A ResNet that sees every frame of a clip and averages the logits of the frames (TSN, arXiv 1608.00859).
 
     frames: frames a clip; another number is refused. shift_fraction: the fold divisor of the temporal shift (TSM), None
@@ -76,31 +77,7 @@ class FrameResNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(in_channels, num_classes)
-        initialise(self, self.fc, [block.last_norm for _, block in self._blocks()], zero_gamma)
-
-    def forward(self, clips: Tensor) -> Tensor:
-        """[batch, frames, 3, height, width] float to logits [batch, num_classes].
-
-        Raises ValueError for clips of another shape.
-        """
-        return run_layers(self.layers(), clips)
-
-    def layers(self) -> list[Layer]:
-        """(name, function) in execution order: `stem`, each block as `layer1.0`, ..., `head`.
-
-        Each function maps one tensor to one tensor and depends on nothing else, and their sequence is `forward`: a
-        pipeline may cut the list anywhere. Between them run features [batch * frames, channels, height, width].
-        """
-        layers: list[Layer] = [("stem", self.stem), *self._blocks(), ("head", self.head)]
-        if self.temporal_pool is not None:
-            names = [name for name, _ in layers]
-            layers.insert(names.index("layer2.0"), ("temporal_pool", self.temporal_pool))
-        return layers
-
-    def layer_modules(self) -> dict[str, tuple[str, ...]]:
-        """Layer -> names of its submodules with parameters; together they hold every parameter and buffer once."""
-        own = {"stem": ("conv1", "bn1"), "temporal_pool": (), "head": ("fc",)}
-        return {name: own.get(name, (name,)) for name, _ in self.layers()}
+        initialise(self, self.fc, [block for _, block in self.blocks()], zero_gamma)
 
     def stem(self, clips: Tensor) -> Tensor:
         """[batch, frames, 3, height, width] to [batch * frames, width, height / 4, width / 4]."""
@@ -119,11 +96,3 @@ class FrameResNet(nn.Module):
     def frame_logits(self, features: Tensor) -> Tensor:
         """[batch * frames, channels, height, width] to each frame's logits [batch * frames, num_classes]."""
         return self.fc(self.dropout(self.avgpool(features).flatten(1)))
-
-    def _blocks(self) -> list[tuple[str, BasicBlock | Bottleneck]]:
-        return [
-            (f"layer{number}.{index}", block)
-            for number in range(1, 5)
-            for index, block in enumerate(self.get_submodule(f"layer{number}").children())
-            if isinstance(block, BasicBlock | Bottleneck)
-        ]
