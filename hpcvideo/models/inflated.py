@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hpcvideo.models.clips import check_clips, initialise
-from hpcvideo.models.layered import LayeredResNet
+from hpcvideo.models.layered import RESNET_MODULES, Layer, LayeredNetwork, residual_blocks, resnet_layers
 from hpcvideo.models.resnet import BLOCKS_PER_LAYER
 from hpcvideo.models.temporal_convolution import InflatedBottleneck, TemporalConvolution
 
@@ -22,7 +22,7 @@ Kernel = Literal["3x1x1", "3x3x3"]
 TEMPORAL_STRIDES = (1, 2, 4, 8)
 
 
-class InflatedResNet(LayeredResNet):
+class InflatedResNet(LayeredNetwork):
     """A bottleneck ResNet over clips [batch, 3, frames, height, width] inside.
 
     kernel: what an inflated block has. inflated_blocks: `all`; `alternate`, every second one counted from the first of
@@ -32,6 +32,8 @@ class InflatedResNet(LayeredResNet):
     three frames behind layer1; 4 with the stem's pooling too; 8 with the stem's convolution too. causal: every temporal
     kernel looks only back (with temporal_stride 1). The rest as in FrameResNet; logits are made of the mean over frames.
     """
+
+    module_names = RESNET_MODULES
 
     def __init__(
         self,
@@ -86,7 +88,11 @@ class InflatedResNet(LayeredResNet):
         self.avgpool = nn.AdaptiveAvgPool3d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(in_channels, num_classes)
-        initialise(self, self.fc, [block for _, block in self.blocks()], zero_gamma)
+        initialise(self, self.fc, [block for _, block in residual_blocks(self)], zero_gamma)
+
+    def layers(self) -> list[Layer]:
+        """`stem`, each block as `layer1.0`, ..., `head`: see LayeredNetwork.layers."""
+        return resnet_layers(self, self.stem, self.head, self.temporal_pool)
 
     def stem(self, clips: Tensor) -> Tensor:
         """[batch, frames, 3, height, width] to [batch, width, frames (or fewer), height / 4, width / 4]."""

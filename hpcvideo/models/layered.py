@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-Layer = tuple[str, Callable[[Tensor], Tensor]]
+Step = Callable[[Tensor], Tensor]
+Layer = tuple[str, Step]
 """A layer's name and its function of one tensor; see `LayeredNetwork.layers`."""
 
 
@@ -45,32 +46,23 @@ class LayeredNetwork(nn.Module, ABC):
         return {name: self.module_names.get(name, (name,)) for name, _ in self.layers()}
 
 
-class LayeredResNet(LayeredNetwork):
-    """A ResNet with torchvision's names: `stem`, each block as `layer1.0`, ..., `head`; a temporal pool before layer2."""
+RESNET_MODULES: Names = {"stem": ("conv1", "bn1"), "temporal_pool": (), "head": ("fc",)}
+"""`LayeredNetwork.module_names` of a network with torchvision's ResNet names."""
 
-    module_names: ClassVar[Names] = {"stem": ("conv1", "bn1"), "temporal_pool": (), "head": ("fc",)}
-    temporal_pool: nn.Module | None
 
-    @abstractmethod
-    def stem(self, clips: Tensor) -> Tensor:
-        """Clips [batch, frames, 3, height, width] to what the first block reads."""
+def residual_blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """(name, residual block) in execution order: `layer1.0`, ... of a network with torchvision's ResNet names."""
+    return [
+        (f"layer{number}.{index}", block)
+        for number in range(1, 5)
+        for index, block in enumerate(model.get_submodule(f"layer{number}").children())
+    ]
 
-    @abstractmethod
-    def head(self, features: Tensor) -> Tensor:
-        """What the last block gives to logits [batch, num_classes]."""
 
-    def layers(self) -> list[Layer]:
-        """As LayeredNetwork.layers."""
-        layers: list[Layer] = [("stem", self.stem), *self.blocks(), ("head", self.head)]
-        if self.temporal_pool is not None:
-            names = [name for name, _ in layers]
-            layers.insert(names.index("layer2.0"), ("temporal_pool", self.temporal_pool))
-        return layers
-
-    def blocks(self) -> list[tuple[str, nn.Module]]:
-        """(name, residual block) in execution order."""
-        return [
-            (f"layer{number}.{index}", block)
-            for number in range(1, 5)
-            for index, block in enumerate(self.get_submodule(f"layer{number}").children())
-        ]
+def resnet_layers(model: nn.Module, stem: Step, head: Step, temporal_pool: nn.Module | None) -> list[Layer]:
+    """`stem`, the residual blocks, `head`; the temporal pool, where there is one, in front of layer2."""
+    layers: list[Layer] = [("stem", stem), *residual_blocks(model), ("head", head)]
+    if temporal_pool is not None:
+        names = [name for name, _ in layers]
+        layers.insert(names.index("layer2.0"), ("temporal_pool", temporal_pool))
+    return layers

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hpcvideo.models.clips import as_images, check_clips, initialise, mean_over_frames
 from hpcvideo.models.frame_blocks import BasicBlock, Bottleneck, ShiftPlace, TemporalPool, convolution
-from hpcvideo.models.layered import LayeredResNet
+from hpcvideo.models.layered import RESNET_MODULES, Layer, LayeredNetwork, residual_blocks, resnet_layers
 from hpcvideo.models.temporal_shift import TemporalShift
 
 BLOCKS_PER_LAYER = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -20,7 +20,7 @@ DEEP_LAYER3_BLOCKS = 23
 """From so many blocks in layer3 on, `blockres` shifts only every second block (as published for ResNet-101)."""
 
 
-class FrameResNet(LayeredResNet):
+class FrameResNet(LayeredNetwork):
     """A ResNet that sees every frame of a clip and averages the logits of the frames (TSN, arXiv 1608.00859).
 
     frames: frames a clip; another number is refused. shift_fraction: the fold divisor of the temporal shift (TSM), None
@@ -29,6 +29,8 @@ class FrameResNet(LayeredResNet):
     number). zero_gamma: blocks start as the identity. dropout: probability in front of the classifier. width: channels
     of the stem (published: 64). channels_last: memory format of the activations.
     """
+
+    module_names = RESNET_MODULES
 
     def __init__(
         self,
@@ -77,7 +79,11 @@ class FrameResNet(LayeredResNet):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(in_channels, num_classes)
-        initialise(self, self.fc, [block for _, block in self.blocks()], zero_gamma)
+        initialise(self, self.fc, [block for _, block in residual_blocks(self)], zero_gamma)
+
+    def layers(self) -> list[Layer]:
+        """`stem`, each block as `layer1.0`, ..., `head`: see LayeredNetwork.layers."""
+        return resnet_layers(self, self.stem, self.head, self.temporal_pool)
 
     def stem(self, clips: Tensor) -> Tensor:
         """[batch, frames, 3, height, width] to [batch * frames, width, height / 4, width / 4]."""
