@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from hpcvideo.cli.progress import effective_values
-
-_WIDTH = 120
+from hpcvideo.cli.progress import FILE_WIDTH, values_table, warning_lines
 
 if TYPE_CHECKING:
     from hpcvideo.training.dry_run import DryRun
@@ -25,7 +23,6 @@ def show_dry_run(
     """Rehearse the run and print what came out. Raises InputError and OperationFailed as `rehearse`."""
     from hpcvideo.config import load_config
     from hpcvideo.distributed.environment import discover
-    from hpcvideo.methods.pipeline.plan import bubble_warning
     from hpcvideo.training.dry_run import rehearse
 
     loaded = load_config(config, settings)
@@ -34,27 +31,25 @@ def show_dry_run(
     world_size = ranks or place.world_size
     per_node = ranks_per_node or (place.local_world_size if ranks is None else world_size)
     done = rehearse(loaded, world_size, per_node, directory, samples)
-    warning = bubble_warning(len(done.stages.stages), done.plan.split.accumulation)
     if as_json:
-        print(json.dumps(_values(done, warning)))
+        print(json.dumps(_values(done)))
         return
     console = Console()
     if not console.is_terminal:
-        console.width = _WIDTH  # a file or a pipe has no width that lines would have to keep to
-    plan = asdict(done.plan)
+        console.width = FILE_WIDTH
     nodes = f"{done.stages.grid.nodes} x {per_node} ranks"
     if ranks is not None and ranks_per_node is None:
         nodes += " (give --ranks-per-node)"
-    console.print(effective_values({**plan, **plan.pop("split"), "world_size": world_size, "nodes": nodes}))
+    console.print(values_table({**done.values, "world_size": world_size, "nodes": nodes}))
     console.print(_stage_table(done))
     for line in _findings(done):
         console.print(line, highlight=False, soft_wrap=True)
-    if warning:
-        console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
+    for line in warning_lines(done.values):
+        console.print(line, highlight=False, soft_wrap=True)
 
 
-def _values(done: DryRun, warning: str | None) -> dict[str, Any]:
-    """Plain types for --json: the plan's values, then `stages`, `order`, `files` and `warnings`."""
+def _values(done: DryRun) -> dict[str, Any]:
+    """Plain types for --json: the plan, the effective values and `warnings`, then `stages`, `order` and `files`."""
     from hpcvideo.methods.pipeline.plan import stage_spans
 
     grid = done.stages.grid
@@ -64,6 +59,7 @@ def _values(done: DryRun, warning: str | None) -> dict[str, Any]:
     ]
     return {
         **asdict(done.plan),
+        **done.values,
         "world_size": done.world_size,
         "nodes": grid.nodes,
         "ranks_per_node": grid.ranks_per_node,
@@ -74,7 +70,6 @@ def _values(done: DryRun, warning: str | None) -> dict[str, Any]:
         "stages": stages,
         "order": asdict(done.order),
         "files": asdict(done.files),
-        "warnings": [warning] if warning else [],
     }
 
 

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -20,22 +20,57 @@ _SHOWN = (
     ("accumulation", "accumulation"),
     ("train_samples", "training videos"),
     ("steps_per_epoch", "steps an epoch"),
-    ("total_steps", "steps in all"),
-    ("warmup_steps", "warm-up steps"),
+    ("total_steps", "updates in all"),
+    ("warmup_steps", "warm-up updates"),
+    ("learning_rate_law", "learning rate"),
     ("peak_learning_rate", "peak learning rate"),
+    ("optimizer", "optimizer"),
+    ("ema_decay", "averaged weights, decay"),
+    ("precision", "precision"),
+    ("batch_norm_span", "one BatchNorm statistic sees"),
     ("devices", "device"),
     ("startup_seconds", "start-up (s)"),
 )
 
+FILE_WIDTH = 120
+"""Columns of tables in a file or a pipe, which has no width that lines would have to keep to."""
 
-def effective_values(values: dict[str, Any]) -> Table:
-    """The effective values of a run as a table of two columns; keys that are absent are left out."""
+
+def values_table(values: dict[str, Any]) -> Table:
+    """The effective values of a run as a table of two columns; keys that are absent or None are left out."""
     table = Table(show_header=False, box=None, pad_edge=False)
     for key, title in _SHOWN:
-        if key in values:
-            value = values[key]
-            table.add_row(title, f"{value:.6g}" if isinstance(value, float) else str(value))
+        if values.get(key) is not None:
+            table.add_row(title, _words(key, values[key]))
     return table
+
+
+def _words(key: str, value: Any) -> str:
+    if key == "batch_norm_span":
+        return f"{value['clips']} clips, {value['images']} images" if value["clips"] else "nothing: all are frozen"
+    if key == "optimizer":
+        return ", ".join([value["name"], *(f"{name} {option}" for name, option in value.items() if name != "name")])
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _console(file: TextIO) -> Console:
+    console = Console(file=file)
+    if not console.is_terminal:
+        console.width = FILE_WIDTH
+    return console
+
+
+def show_effective_values(values: dict[str, Any], file: TextIO) -> None:
+    """Print the table and the warnings."""
+    console = _console(file)
+    console.print(values_table(values))
+    for line in warning_lines(values):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def warning_lines(values: dict[str, Any]) -> list[str]:
+    """A line for each of the effective values' warnings."""
+    return [f"warning: {warning}" for warning in values.get("warnings", ())]
 
 
 def bar(console: Console) -> Progress:
@@ -49,10 +84,10 @@ def bar(console: Console) -> Progress:
 @contextmanager
 def training_listener(as_json: bool, rank: int) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A listener for hpcvideo.training.trainer.train; ranks other than 0 hear nothing."""
+    console = _console(sys.stderr)
     if as_json or rank != 0:
-        yield _print_json
+        yield lambda event: _print_json(event, console)
         return
-    console = Console(file=sys.stderr)
     progress = bar(console) if console.is_terminal else None
     task = progress.add_task("train", total=None) if progress else None
 
@@ -60,12 +95,15 @@ def training_listener(as_json: bool, rank: int) -> Iterator[Callable[[dict[str, 
         if progress and task is not None and "total_steps" in event:
             description = f"train, loss {event['loss']:.3f}" if "loss" in event else "train"
             progress.update(task, completed=event["step"], total=event["total_steps"], description=description)
+        elif progress and task is not None and "doing" in event:
+            progress.update(task, description=f"{event['doing']} {event['done']}/{event['of']}")
         if event["event"] in ("start", "resume"):
-            console.print(effective_values(event))
+            console.print(values_table(event))
             if "stages" in event:
                 console.print(_stages(event), highlight=False, soft_wrap=True)
             if event["steps_per_epoch"] < 1:
                 console.print("note: the global batch is larger than the data set, so it holds videos more than once")
+            _print_warnings(event, console)
         if line := _line(event):
             console.print(line, highlight=False, soft_wrap=True)
 
@@ -73,19 +111,22 @@ def training_listener(as_json: bool, rank: int) -> Iterator[Callable[[dict[str, 
         yield listen
 
 
-def _print_json(event: dict[str, Any]) -> None:
+def _print_json(event: dict[str, Any], console: Console) -> None:
     if event["event"] != "progress":
         print(json.dumps(event), flush=True)
+    _print_warnings(event, console)
+
+
+def _print_warnings(event: dict[str, Any], console: Console) -> None:
+    for line in warning_lines(event):
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _stages(event: dict[str, Any]) -> str:
-    """A pipeline in a line: where each stage begins and ends; with few micro-batches a warning in a second one."""
-    from hpcvideo.methods.pipeline.plan import bubble_warning
-
+    """A pipeline in a line: where each stage begins and ends."""
     ends = [layers[0] if len(layers) == 1 else f"{layers[0]} .. {layers[-1]}" for layers in event["stages"]]
     shares = f"{event['replicas']} replicas, balance {event['balance']:.0%}, bubble {event['bubble']:.0%}"
-    warning = bubble_warning(len(ends), event["accumulation"])
-    return f"stages: {' | '.join(ends)}; {shares}" + (f"\nwarning: {warning}" if warning else "")
+    return f"stages: {' | '.join(ends)}; {shares}"
 
 
 def _line(event: dict[str, Any]) -> str:
@@ -99,11 +140,20 @@ def _line(event: dict[str, Any]) -> str:
     if kind == "evaluation":
         metrics = "  ".join(f"{name} {value:.4f}" for name, value in event["metrics"].items())
         left_out = f", {event['left_out']} damaged ones left out" if event.get("left_out") else ""
-        return f"evaluation after step {event['step']}: {metrics}  ({event['clips']} videos{left_out}, {event['protocol']})"
+        weights = ", averaged weights" if event.get("weights") == "averaged" else ""
+        scored = f"{event['clips']} videos{left_out}, {event['protocol']}{weights}"
+        return f"evaluation after step {event['step']}: {metrics}  ({scored})"
+    if kind == "statistics":
+        return (
+            f"BatchNorm measured after step {event['step']} on {event['micro_batches']} micro-batches a rank "
+            f"({event['clips']} clips) in {event['seconds']:.1f} s"
+        )
     if kind == "checkpoint":
         return f"checkpoint {event['path']}  {event['bytes'] / 1e6:.1f} MB in {event['seconds']:.2f} s"
     if kind == "end":
         return f"{event['reason']} after step {event['step']}, {event['seconds']:.1f} s since this start"
+    if kind == "init":
+        return f"first weights of {event['path']}: {event['loaded']}"
     if kind == "bad_clip":
         return f"skipped a {event['set']} clip: {event['reason']}"
     if kind == "resume":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from hpcvideo.errors import InputError
@@ -43,8 +45,13 @@ def time_limit_of(text: str | None) -> str | None:
         raise InputError(f"--time: {error}") from None
 
 
-def submit_and_wait(job_to_do: Job, script: str, profile: Site, wait: bool, as_json: bool) -> int:
-    """Hand a rendered script to Slurm and tell which job it became; with `wait` until its end, then give its exit code."""
+def submit_and_wait(
+    job_to_do: Job, script: str, profile: Site, wait: bool, as_json: bool, facts: Mapping[str, Any] = MappingProxyType({})
+) -> int:
+    """Hand a rendered script to Slurm and tell which job it became; with `wait` until its end, then give its exit code.
+
+    facts: what else the answer of --json tells.
+    """
     from hpcvideo.slurm.submit import submit, wait_for_job
 
     directory = job_to_do.run_path
@@ -54,6 +61,7 @@ def submit_and_wait(job_to_do: Job, script: str, profile: Site, wait: bool, as_j
         "run": str(directory),
         "script": str(job.script),
         "log": str(directory / "logs" / f"job-{job.job_id}.log"),
+        **facts,
     }
     if not as_json:
         print(f"job {job.job_id} submitted to {profile.name}\n  run    {directory}\n  script {job.script}", flush=True)

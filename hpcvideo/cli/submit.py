@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,6 +34,7 @@ def submit_command(
     from hpcvideo.slurm.script import render_script
     from hpcvideo.slurm.site import load_site
     from hpcvideo.training.check import check_run, check_without_data
+    from hpcvideo.training.effective_values import effective_values
 
     profile = load_site(site)
     ranks = ranks_per_node or profile.gpus_per_node
@@ -41,13 +42,19 @@ def submit_command(
     loaded = load_config(config, settings or [])
     directory = (run or Path("runs") / f"{loaded.name}-{nodes}x{ranks}").expanduser().absolute()
     check_without_data(loaded, nodes * ranks, directory, nodes)
+    recipe: dict[str, Any] = {}
     try:
-        check_run(loaded, nodes * ranks, directory, nodes)
+        plan = check_run(loaded, nodes * ranks, directory, nodes)
+        recipe = {"recipe": {**effective_values(loaded, plan), "world_size": nodes * ranks, "nodes": nodes}}
     except HpcvideoError as error:
         if not dry_run:
             raise
         # A script may be looked at where the data is not; everything else was checked above.
         print(f"hpcvideo: without --dry-run this would be refused: {error}", file=sys.stderr)
+    if recipe and not as_json:
+        from hpcvideo.cli.progress import show_effective_values
+
+        show_effective_values(recipe["recipe"], sys.stderr)
     job = TrainingJob(
         name=loaded.name if name is None else name,
         config_path=find_config(config).absolute(),
@@ -62,8 +69,9 @@ def submit_command(
     )
     script = render_script(job, profile)
     if dry_run:
-        print(json.dumps({"run": str(directory), "script": script}) if as_json else script, end="\n" if as_json else "")
+        answer = json.dumps({"run": str(directory), "script": script, **recipe}) + "\n"
+        print(answer if as_json else script, end="")
         return
-    code = submit_and_wait(job, script, profile, wait, as_json)
+    code = submit_and_wait(job, script, profile, wait, as_json, recipe)
     if code:
         raise typer.Exit(code)

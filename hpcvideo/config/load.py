@@ -11,6 +11,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from hpcvideo.config.optimizers import OPTIMIZERS
 from hpcvideo.config.resources import config_files
 from hpcvideo.config.schema import RunConfig
 from hpcvideo.errors import InputError
@@ -38,7 +39,10 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         return parse_config(values, str(path))
     changes = " ".join(f"--set {override}" for override in overrides)
     try:
-        values, culprit = parse_config(values, str(path)).resolved(), changes
+        config = parse_config(values, str(path))
+        values, culprit = config.resolved(), changes
+        # An override may name another optimizer, which does not take the options that this one has by default.
+        values["recipe"]["optimizer"] = config.recipe.optimizer.model_dump(mode="json", exclude_unset=True)
     except InputError:  # it may be meant to be completed by --set
         culprit = f"{path} with {changes}"
     for override in overrides:
@@ -92,7 +96,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 def _sentences(error: ValidationError) -> Iterable[str]:
     for fault in error.errors():
-        where = ".".join(str(part) for part in fault["loc"]) or "config"
+        where = ".".join(_keys(fault["loc"])) or "config"
         if fault["type"] == "extra_forbidden":
             known = _known_keys(fault["loc"][:-1])
             near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
@@ -106,7 +110,15 @@ def _sentences(error: ValidationError) -> Iterable[str]:
             yield f"{where}{value}: {fault['msg'].removeprefix('Value error, ')}"
 
 
+def _keys(location: tuple[int | str, ...]) -> list[str]:
+    """The config's keys on the way to a fault; pydantic also names which optimizer's options were looked up."""
+    keys = [str(part) for part in location]
+    return keys[:2] + keys[3:] if keys[:2] == ["recipe", "optimizer"] else keys
+
+
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    if location[:2] == ("recipe", "optimizer"):
+        return sorted(OPTIMIZERS[str(location[2])].model_fields)
     model: Any = RunConfig
     for part in location:
         annotation = model.model_fields[part].annotation

@@ -10,7 +10,10 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from hpcvideo.config.batch_norm import BatchNormConfig
+from hpcvideo.config.optimizers import OptimizerConfig, SgdConfig
 
 
 class _Section(BaseModel):
@@ -34,6 +37,16 @@ class ModelConfig(_Section):
     name: str
     frames: Annotated[int, Field(ge=1)] = 8
     options: dict[str, Any] = {}
+    init: Annotated[
+        Path | Literal["none"],
+        Field(description="a weight file to start from, with torchvision's, MIT TSM's or mmaction2's names; or none"),
+    ] = "none"
+    new_head: Annotated[bool, Field(description="with init: the classifier starts anew, whatever the file has of it")] = True
+
+    @field_validator("init", mode="before")
+    @classmethod
+    def _none_is_no_path(cls, value: Any) -> Any:
+        return "none" if value in (None, "none") else Path(value) if isinstance(value, str) else value
 
 
 class SamplingConfig(_Section):
@@ -89,7 +102,9 @@ class DataConfig(_Section):
     on_bad_clip: Annotated[
         Literal["stop", "skip"], Field(description="what to do where stored bytes are damaged; skip takes another clip")
     ] = "stop"
-    max_bad_clips: Annotated[int, Field(ge=0, description="with skip: more of them, over all ranks, end the run")] = 100
+    max_bad_videos: Annotated[
+        int, Field(ge=0, description="with skip: more bad videos than these, over all ranks since the start, end the run")
+    ] = 100
     stage: StageConfig | None = None
 
     @model_validator(mode="after")
@@ -124,15 +139,6 @@ class DataConfig(_Section):
         return self
 
 
-class OptimizerConfig(_Section):
-    """SGD with momentum; weight decay reaches convolution and linear weights only."""
-
-    name: Literal["sgd"] = "sgd"
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    nesterov: bool = False
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-
-
 class RecipeConfig(_Section):
     """How the weights change. `global_batch` is the authority: micro batch and accumulation follow from it."""
 
@@ -142,10 +148,11 @@ class RecipeConfig(_Section):
     steps: Annotated[int | None, Field(ge=1, description="updates; instead of epochs")] = None
     base_lr_per_64_clips: Annotated[float, Field(gt=0)] = 0.01
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
-    decay: Literal["step", "cosine", "constant"] = "cosine"
+    decay: Literal["step", "cosine", "polynomial", "constant"] = "cosine"
     decay_epochs: tuple[Annotated[float, Field(gt=0)], ...] = ()
     decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
-    optimizer: OptimizerConfig = OptimizerConfig()
+    decay_power: Annotated[float, Field(gt=0, description="of decay: polynomial, which falls to 0 by (1 - t)^power")] = 2.0
+    optimizer: OptimizerConfig = SgdConfig()
     boost_head: Annotated[bool, Field(description="head weight LR x5, head bias x10 (TSM's fc_lr5)")] = False
     gradient_clip: Annotated[float, Field(ge=0, description="largest gradient norm; 0 does not clip")] = 20.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
@@ -153,6 +160,14 @@ class RecipeConfig(_Section):
     mixup: Annotated[
         float, Field(ge=0, le=4, description="alpha of mixup's Beta law; clips mix within a micro-batch; 0 does not mix")
     ] = 0.0
+    ema_decay: Annotated[
+        float | None, Field(gt=0, lt=1, description="of averaged weights, which are what is scored; absent: none are kept")
+    ] = None
+
+    batch_norm: BatchNormConfig = BatchNormConfig()
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"], Field(description="of forward and backward; weights and optimizer stay in fp32")
+    ] = "fp32"
 
     @model_validator(mode="after")
     def _one_length(self) -> RecipeConfig:
@@ -235,16 +250,21 @@ class RunConfig(_Section):
         workers and read-ahead, what to do with bad clips, and where the shard sets lie and are staged to (which set it is,
         checkpoints tell by its digest).
 
-        A pipeline counts as end_to_end: with equal micro-batches both train alike, and each resumes what the other left.
+        A pipeline counts as end_to_end: with equal micro-batches both train alike, and each resumes what the other left. Of
+        the options of both only the wire's type counts.
         The checkpoint and evaluation intervals reach only BatchNorm's running statistics, and these by rounding alone.
         """
         left_out = ("name", "logging", "checkpoint", "evaluation")
         values = {key: value for key, value in self.resolved().items() if key not in left_out}
         places = ("train", "validation", "stage")
-        free = (*places, "workers", "worker_kind", "prefetch", "on_bad_clip", "max_bad_clips")
+        free = (*places, "workers", "worker_kind", "prefetch", "on_bad_clip", "max_bad_videos")
+        if values["model"]["init"] != "none":  # which file it is; where it lies may change
+            values["model"] = {**values["model"], "init": Path(values["model"]["init"]).name}
         values["data"] = {key: value for key, value in values["data"].items() if key not in free}
-        if values["method"]["name"] == "pipeline":  # the same training on other ranks
-            values["method"] = {"name": "end_to_end"}
+        # Stages, buckets and ZeRO spread the same training over ranks in another way; the wire's type rounds differently.
+        wire = values["method"].get("wire", "fp32")
+        if values["method"]["name"] in ("pipeline", "end_to_end"):
+            values["method"] = {"name": "end_to_end", **({} if wire == "fp32" else {"wire": wire})}
         return values
 
     def digest(self) -> str:

@@ -103,8 +103,7 @@ class BuildLock(AbstractContextManager["BuildLock"]):
         host, process = facts.get("host"), facts.get("process")
         if host == socket.gethostname() and facts.get("namespace") == _namespace():
             # A number may have been given to another process since, after a boot above all.
-            same = isinstance(process, int) and facts.get("started") == _started(process)
-            if same and _outlives_the_wait(process):
+            if isinstance(process, int) and facts.get("started") == _started(process) and _outlives_the_wait(process):
                 raise self._busy(first[0])
             return
         self._warn(

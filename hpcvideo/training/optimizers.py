@@ -5,10 +5,9 @@ from __future__ import annotations
 from torch import nn
 from torch.optim import SGD, Optimizer
 
+from hpcvideo.config.optimizers import LarsConfig, SgdConfig
 from hpcvideo.config.schema import RecipeConfig
-
-HEAD = "fc"  # torchvision's name of the classifier, kept by every model here
-_NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+from hpcvideo.models import ParameterRole, parameter_roles
 
 
 def parameter_groups(model: nn.Module, recipe: RecipeConfig) -> list[dict[str, object]]:
@@ -16,33 +15,46 @@ def parameter_groups(model: nn.Module, recipe: RecipeConfig) -> list[dict[str, o
     with recipe.boost_head the classifier's weight x5 with decay and its bias x10 without.
 
     Each group has `name`, `params`, `lr_scale` (times the step's rate) and `weight_decay`; empty ones are left out, and
-    every parameter is in exactly one.
+    every parameter that is trained is in exactly one (a frozen BatchNorm's are not).
     """
     decay = recipe.optimizer.weight_decay
-    scales = {
+    scales: dict[ParameterRole, tuple[float, float]] = {
         "weight": (1.0, decay),
         "bias": (2.0, 0.0),
         "normalisation": (1.0, 0.0),
         "head_weight": (5.0, decay),
         "head_bias": (10.0, 0.0),
     }
-    members: dict[str, list[nn.Parameter]] = {name: [] for name in scales}
-    for module_name, module in model.named_modules():
-        for parameter_name, parameter in module.named_parameters(recurse=False):
-            kind = "bias" if parameter_name == "bias" else "weight"
-            if isinstance(module, _NORMALISATIONS):
-                kind = "normalisation"
-            elif recipe.boost_head and module_name.split(".")[-1] == HEAD:
-                kind = f"head_{kind}"
-            members[kind].append(parameter)
+    unboosted: dict[ParameterRole, ParameterRole] = {"head_weight": "weight", "head_bias": "bias"}
+    members: dict[ParameterRole, list[nn.Parameter]] = {role: [] for role in scales}
+    parameters = dict(model.named_parameters())
+    for name, role in parameter_roles(model).items():
+        if parameters[name].requires_grad:
+            members[role if recipe.boost_head else unboosted.get(role, role)].append(parameters[name])
     return [
-        {"name": name, "params": parameters, "lr_scale": scales[name][0], "weight_decay": scales[name][1]}
-        for name, parameters in members.items()
+        {"name": role, "params": parameters, "lr_scale": scales[role][0], "weight_decay": scales[role][1]}
+        for role, parameters in members.items()
         if parameters
     ]
 
 
 def make_optimizer(model: nn.Module, recipe: RecipeConfig) -> Optimizer:
-    """SGD over `parameter_groups`; its learning rate is set anew before every step."""
-    settings = recipe.optimizer
-    return SGD(parameter_groups(model, recipe), lr=0.0, momentum=settings.momentum, nesterov=settings.nesterov)
+    """The recipe's optimizer over `parameter_groups`; its learning rate is set anew before every step.
+
+    sgd: torch's. lars: You et al. (arXiv 1708.03888), layer-wise rates for the weights of convolutions and of the head;
+    biases and normalisation, which have one axis, take plain SGD steps without decay. As in torch's SGD the rate stands
+    outside of the momentum; with a constant rate that is the paper's update. lamb: You et al. (arXiv 1904.00962; the package
+    says: version 3), without bias correction, every layer's update and its decay scaled by min(norm of the layer, 10) / norm
+    of the update.
+    """
+    settings, groups = recipe.optimizer, parameter_groups(model, recipe)
+    if isinstance(settings, SgdConfig):
+        return SGD(groups, lr=0.0, momentum=settings.momentum, nesterov=settings.nesterov)
+    from pytorch_optimizer import LARS, Lamb  # takes more than a second, which only runs with these need to wait
+
+    if isinstance(settings, LarsConfig):
+        trust, nesterov = settings.trust_coefficient, settings.nesterov
+        return LARS(groups, lr=0.0, momentum=settings.momentum, nesterov=nesterov, trust_coefficient=trust)
+    # `adam_debias`: else this implementation divides the rate by 1 - beta1^step, outside of the trust ratio, which would
+    # make the first steps ten times as large as the paper's.
+    return Lamb(groups, lr=0.0, betas=settings.betas, eps=settings.eps, weight_decouple=False, adam_debias=True)

@@ -70,14 +70,16 @@ def plan_run(recipe: RecipeConfig, train_samples: int, world_size: int) -> RunPl
 
 
 def learning_rate(recipe: RecipeConfig, plan: RunPlan, step: int) -> float:
-    """The rate of 0-based `step`: linear warm-up to the peak, then cosine to 0, steps, or constant.
+    """The rate of 0-based `step`: linear warm-up to the peak, then cosine or polynomial to 0, steps, or constant.
 
     Linear scaling with the global batch and gradual warm-up after Goyal et al. (arXiv 1706.02677).
     """
     if step < plan.warmup_steps:
         return plan.peak_learning_rate * (step + 1) / plan.warmup_steps
+    done = (step - plan.warmup_steps) / max(1, plan.total_steps - plan.warmup_steps)
+    if recipe.decay == "polynomial":
+        return plan.peak_learning_rate * (1 - done) ** recipe.decay_power
     if recipe.decay == "cosine":
-        done = (step - plan.warmup_steps) / max(1, plan.total_steps - plan.warmup_steps)
         return plan.peak_learning_rate * 0.5 * (1 + math.cos(math.pi * done))
     if recipe.decay == "step":
         passed = sum(step >= round(epoch * plan.steps_per_epoch) for epoch in recipe.decay_epochs)

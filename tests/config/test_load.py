@@ -36,6 +36,13 @@ def test_overrides_reach_nested_keys_with_their_types(config_values: dict[str, A
         ("recipe.global_batch=0", r"recipe\.global_batch = 0: .*greater than or equal to 1"),
         ("recipe.epochs=3", "either epochs or steps"),
         ("recipe.decay=step", "needs decay_epochs"),
+        ("recipe.optimizer.name=adam", r"recipe\.optimizer: expected a name, sgd, lars or lamb"),
+        ("recipe.optimizer.betas=[0.9,0.99]", r"recipe\.optimizer\.betas: unknown key; known are momentum, name, nesterov"),
+        ("recipe.optimizer={name: lamb, momentum: 0.9}", r"recipe\.optimizer\.momentum: unknown key; known are betas, eps"),
+        ("recipe.optimizer={name: lars, trust_coeff: 0.1}", r"\.trust_coeff: unknown key; did you mean trust_coefficient\?"),
+        ("recipe.optimizer={name: lamb, eps: 0}", r"recipe\.optimizer\.eps = 0: .*greater than 0"),
+        ("recipe.optimizer={momentum: 0, nesterov: true}", "nesterov: true needs momentum above 0"),
+        ("recipe.ema_decay=1", r"recipe\.ema_decay = 1: .*less than 1"),
         ("data.size=64", "larger than short_side"),
         ("recipe.global_batch.x=1", "is a single value"),
         ("recipe", "expected key=value"),
@@ -49,6 +56,20 @@ def test_a_wrong_key_or_value_is_one_clear_sentence(
     with pytest.raises(InputError, match=message) as caught:
         load_config(write_config(config_values), [override])
     assert "\n" not in str(caught.value)
+
+
+def test_another_optimizer_by_name_alone_brings_its_own_defaults(
+    config_values: dict[str, Any], write_config: Write
+) -> None:
+    chosen = load_config(write_config(config_values), ["recipe.optimizer.name=lamb"]).recipe.optimizer
+    assert chosen.model_dump() == {"name": "lamb", "betas": (0.9, 0.999), "eps": 1e-6, "weight_decay": 1e-4}
+    config_values["recipe"]["optimizer"] = {"weight_decay": 0.002}
+    chosen = load_config(write_config(config_values), ["recipe.optimizer.name=lars"]).recipe.optimizer
+    expected = {"name": "lars", "momentum": 0.9, "nesterov": False, "trust_coefficient": 0.001, "weight_decay": 0.002}
+    assert chosen.model_dump() == expected
+    config_values["recipe"]["optimizer"] = {"name": "sgd", "nesterov": True}
+    with pytest.raises(InputError, match=r"optimizer\.nesterov: unknown key"):  # written down, so it was meant
+        load_config(write_config(config_values), ["recipe.optimizer.name=lamb"])
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:

@@ -42,8 +42,22 @@ def test_a_dry_run_prints_the_script_and_writes_nothing(
     for line in ("--nodes=4", "--ntasks-per-node=2", "--cpus-per-task=21", "--time=5", '--job-name="two words"'):
         assert f"#SBATCH {line}\n" in script
     assert f"train {config} --run {run} --set recipe.steps=3 &\n" in script
-    assert json.loads(submit(*map(str, arguments), "--json")).keys() == {"run", "script"}
+    answer = json.loads(submit(*map(str, arguments), "--json"))
+    assert answer.keys() == {"run", "script", "recipe"}
+    assert (answer["recipe"]["world_size"], answer["recipe"]["micro_batch"], answer["recipe"]["warnings"]) == (8, 1, [])
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_what_the_recipe_comes_to_is_shown_beside_the_script_with_its_warnings(
+    config_values: dict[str, Any], write_config: WriteConfig
+) -> None:
+    arguments = ("--site", "local", "--nodes", "4", "--ranks-per-node", "2", "--dry-run", "--set")
+    command = ["submit", str(write_config(config_values)), *arguments, "recipe.global_batch=2048"]
+    answer = CliRunner().invoke(app, [*command, "--set", "recipe.warmup_epochs=0"], catch_exceptions=False)
+    assert answer.exit_code == 0 and answer.stdout.startswith("#!/bin/bash\n")
+    told = " ".join(answer.stderr.split())
+    assert "0.1 x 2048 / 64 = 3.2, falling to 0 by a cosine" in told and "updates in all 12" in told
+    assert "warning: a global batch of 2048 clips leaves 12 updates" in told
 
 
 def test_ranks_default_to_the_gpus_of_the_site(config_values: dict[str, Any], write_config: WriteConfig) -> None:

@@ -54,6 +54,23 @@ def test_the_rate_warms_up_linearly_and_decays_as_asked() -> None:
     assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001, 0.0001])
 
 
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.5])
+def test_polynomial_decay_is_that_power_of_what_is_left_after_the_warm_up(power: float) -> None:
+    chosen = recipe(decay="polynomial", decay_power=power, warmup_epochs=2)
+    plan = plan_run(chosen, 640, 1)
+    rates = [learning_rate(chosen, plan, step) for step in range(plan.total_steps)]
+    assert rates[:20] == pytest.approx([0.01 * (step + 1) / 20 for step in range(20)])
+    assert rates[20:] == pytest.approx([0.01 * (left / 80) ** power for left in range(80, 0, -1)])
+    assert rates == sorted(rates[:20]) + sorted(rates[20:], reverse=True)
+
+
+def test_polynomial_decay_is_of_power_2_unless_told() -> None:
+    chosen = recipe(decay="polynomial")
+    plan = plan_run(chosen, 640, 1)
+    rates = [learning_rate(chosen, plan, step) for step in (0, 50, 90, 99)]
+    assert rates == pytest.approx([0.01, 0.0025, 0.0001, 0.000001])
+
+
 def test_a_warm_up_longer_than_the_run_is_refused() -> None:
     with pytest.raises(InputError, match="takes 100 steps, but the run has only 100"):
         plan_run(recipe(warmup_epochs=10), 640, 1)

@@ -27,7 +27,7 @@ STEPS = 40
 
 @pytest.fixture
 def config(config_values: dict[str, Any], write_config: Write) -> Path:
-    config_values["recipe"] |= {"steps": STEPS, "dropout": 0.3}
+    config_values["recipe"] |= {"steps": STEPS, "dropout": 0.3, "ema_decay": 0.9}
     config_values["data"] |= {"flip": True, "flip_labels": {"left": "right"}, "worker_kind": "spawn"}
     config_values["checkpoint"] = {"every_steps": 3}
     config_values["evaluation"] = {"every_epochs": 5}
