@@ -186,7 +186,7 @@ def run_demo(out: Path, as_json: bool) -> None:
     if not outcome.holds:
         raise OperationFailed(
             f"demo: the targets are missed (TSM {tsm:.1%}, at least {LEAST_WITH_SHIFT:.0%}; no shift {no_shift:.1%}, "
-            f"at most {MOST_WITHOUT:.0%}); see {out / 'logs'}"
+            f"at most {MOST_WITHOUT:.0%}; {outcome.protocol}); see {out / 'logs'}"
         )
 
 

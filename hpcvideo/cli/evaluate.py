@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -12,22 +11,28 @@ import typer
 def evaluate_command(
     run: Annotated[Path, typer.Argument(help="A run directory with a checkpoint.")],
     shards: Annotated[Path | None, typer.Option(help="Shard set; default: the config's data.validation.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The metrics as one JSON object.")] = False,
+    per_class: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write a row a class.")] = None,
+    confusion: Annotated[
+        Path | None, typer.Option(metavar="FILE.png|.svg", help="Draw which classes are taken for which.")
+    ] = None,
+    predictions: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write a row a video.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The scores, by class too, as one JSON object.")] = False,
 ) -> None:
     """Measure the metrics of a run's last checkpoint, by a named protocol."""
+    from hpcvideo.cli.evaluate_output import ScoreFiles, evaluation_progress, show_scores
     from hpcvideo.cli.rank import RankGuard, guarded
 
-    with guarded(RankGuard()):
+    guard = RankGuard()
+    with guarded(guard):
         from hpcvideo.distributed.environment import discover
+
+        files = ScoreFiles(per_class, confusion, predictions)
+        files.check()
         from hpcvideo.training.evaluate_run import evaluate_run
 
         place = discover()
-        step, result = evaluate_run(run.absolute(), shards.absolute() if shards else None, place)
-    if place.rank != 0:
-        return
-    if as_json:
-        answer = {"step": step, "protocol": result.protocol, "clips": result.clips, "metrics": result.metrics}
-        print(json.dumps(answer))
-        return
-    metrics = "  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
-    print(f"step {step}: {metrics}  ({result.clips} clips, {result.protocol})")
+        with evaluation_progress(place.rank) as progress:
+            scored = evaluate_run(run.absolute(), shards.absolute() if shards else None, place, progress)
+        if place.rank == 0:
+            files.write(scored)
+            show_scores(scored, as_json)

@@ -52,7 +52,7 @@ class ClipView:
     @property
     def protocol(self) -> str:
         """The name of the views with which a video is scored, e.g. "10 dense clips x 3 crops of 256x256"."""
-        if self.test_views == 1 and not self.full_resolution:
+        if self.test_views == 1 and self.sampling == "segments" and not self.full_resolution:
             return "1 clip x 1 centre crop"
         kind = "dense " if self.sampling == "dense" else ""
         clips = f"{self.test_clips} {kind}clip{'s' if self.test_clips > 1 else ''}"

@@ -61,10 +61,10 @@ def average(tensors: list[Tensor], device: Device, group: Any = None) -> None:
             tensor.copy_(part.view_as(tensor))
 
 
-def total(values: Tensor, device: Device) -> Tensor:
-    """The sum of `values` over ranks, on the CPU."""
+def total(values: Tensor, device: Device, group: Any = None) -> Tensor:
+    """The sum of `values` over the ranks of a process group (default: all), on the CPU."""
     summed = values.to(device.torch_device, copy=True)
-    dist.all_reduce(summed)
+    dist.all_reduce(summed, group=group)
     return summed.cpu()
 
 

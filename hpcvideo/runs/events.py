@@ -3,14 +3,20 @@
 Every line has `event` and `time` (Unix seconds). The kinds, with their own keys:
 
 start, resume   run, step (first step still to do is step + 1), world_size, nodes, ranks_per_node, global_batch,
-                micro_batch, accumulation, steps_per_epoch, total_steps, base_learning_rate, peak_learning_rate,
-                train_samples, frames, config_digest, job_id, devices, startup_seconds
+                micro_batch, accumulation, steps_per_epoch, total_steps, warmup_steps, base_learning_rate,
+                peak_learning_rate, learning_rate_law (words), optimizer ({name and its options}), ema_decay,
+                batch_norm_span ({clips, images} that one BatchNorm statistic sees), warnings (sentences), train_samples,
+                frames, config_digest, job_id, devices, startup_seconds; precision, wire, zero (not of a
+                pipeline), gradient_bytes (what rank 0 gives into the exchange of gradients a step), gradient_buckets
 step            step (1-based, just finished), epoch (float), samples (clips since the run's first step), steps (how many
                 steps this line covers), loss, lr, gradient_norm,
                 seconds: {"step": {min, mean, max}, PHASE: {min, mean, max}, ...}, each the mean of one step over the
                 covered steps, spread over ranks; "step" is the wall time of the step, evaluation and checkpoint apart;
                 optional loader: seconds a clip by stage, mean over ranks and the covered steps: {index, read, checksum,
-                decode, augment: of one of the loader's workers, wait: of the step}
+                decode, augment: of one of the loader's workers, wait: of the step}; with recipe.precision fp16 also
+                loss_scale (of the last step) and skipped_updates (of the covered steps: gradients overflowed, no weight
+                changed)
+init            path, sha256, loaded (a sentence): the file that the first weights came from, behind "start"
 bad_clip        step, set ("train" or "validation"), shard (file), video, frame (-1 where the shard itself cannot be read),
                 reason: a clip whose stored bytes are damaged was skipped (data.on_bad_clip: skip); told with the next step
                 line or evaluation
@@ -21,8 +27,11 @@ staging         a shard set that was copied to the nodes: when ("before" trainin
                 mode partition then one "beside" for each later epoch, of rank 0's node alone: epoch, copied_shards,
                 removed_shards, read_bytes, seconds; outcome "failed" has a reason: training reads on from the shared
                 file system
-evaluation      step, seconds, protocol, clips (videos scored), left_out (videos of the set that were not, their bytes being
-                damaged), metrics: {name: value}
+statistics      step, micro_batches (of each rank), clips (of all ranks), seconds: BatchNorm's statistics were measured
+                (recipe.batch_norm.precise_batches), for the evaluation that follows, whose seconds include these, or for the
+                last checkpoint
+evaluation      step, seconds, protocol, weights ("trained", or "averaged" with recipe.ema_decay), clips (videos scored),
+                left_out (videos of the set that were not, their bytes being damaged), metrics: {name: value}
 end             step, samples, seconds (wall time of this process group since its start), reason ("finished" or other)
 """
 

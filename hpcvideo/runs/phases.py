@@ -35,6 +35,11 @@ class PhaseClock:
             self._seconds[name] += time.perf_counter() - started
             self._running = None
 
+    def move(self, source: str, target: str, seconds: float) -> None:
+        """Charge to `target` what was charged to `source`: a part of that phase that measured itself."""
+        self._seconds[source] -= seconds
+        self._seconds[target] += seconds
+
     def take(self) -> dict[str, float]:
         """Seconds by phase since the last call, and start anew."""
         seconds, self._seconds = self._seconds, dict.fromkeys(PHASES, 0.0)

@@ -61,10 +61,23 @@ class Classification(BaseModel):
         """float64 [4]: clips, top-1 hits, top-5 hits, summed loss; each clip counted by its weight (padding: 0)."""
         labels, weights = batch["labels"].to(outputs.device), batch["weights"].to(outputs.device).double()
         logits = outputs.float()
-        best = logits.topk(min(5, self.num_classes), dim=1).indices == labels[:, None]
+        best = self._best(logits) == labels[:, None]
         losses = functional.cross_entropy(logits, labels, reduction="none").double()
         rows = torch.stack([torch.ones_like(weights), best[:, 0].double(), best.any(dim=1).double(), losses])
         return (rows * weights).sum(dim=1).cpu()
+
+    def predictions(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """See hpcvideo.tasks.protocol.Task; equal logits are ranked as `score` ranks them."""
+        logits = outputs.float()
+        best = self._best(logits).cpu()
+        labels = batch["labels"].cpu()
+        probabilities = logits.double().softmax(dim=1).cpu().gather(1, best[:, :1])[:, 0]
+        among_best = (best == labels[:, None]).any(dim=1)
+        return torch.stack([labels.double(), best[:, 0].double(), probabilities, among_best.double()], dim=1)
+
+    def _best(self, logits: Tensor) -> Tensor:
+        """The (up to) five best classes of each clip, int64 [batch, 5], best first."""
+        return logits.topk(min(5, self.num_classes), dim=1).indices
 
     def metrics(self, sums: Tensor) -> dict[str, float]:
         """top1 and top5 as fractions, loss as the mean. Raises ValueError where no clip was scored."""

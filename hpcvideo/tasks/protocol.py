@@ -29,5 +29,9 @@ class Task(Protocol):
     def score(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """Sums from which metrics follow, float64 [n]; those of all batches and ranks are added up."""
 
+    def predictions(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor | None:
+        """What was predicted for each clip, float64 [batch, 4]: its label, the class, that one's probability, and 1 where
+        the label is among the five best; on the CPU. None where the task does not predict one class a clip."""
+
     def metrics(self, sums: Tensor) -> dict[str, float]:
         """Metrics by name from added-up scores."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import nn
 
 from hpcvideo.config import RunConfig
 from hpcvideo.data import ClipLoader, ClipView
@@ -17,9 +19,11 @@ from hpcvideo.distributed.environment import ProcessEnvironment
 from hpcvideo.methods import BatchSplit, Method, MethodParts, create_method
 from hpcvideo.methods.protocol import BatchShare
 from hpcvideo.models import create_model
+from hpcvideo.models.batch_norm import freeze_batch_norms
 from hpcvideo.shards import ShardSet
 from hpcvideo.tasks import Task
 from hpcvideo.tasks.mixup import Mixup
+from hpcvideo.training.initial_weights import load_initial_weights
 from hpcvideo.training.optimizers import make_optimizer
 from hpcvideo.training.recipe import RunPlan
 from hpcvideo.training.staging import local_copies
@@ -28,23 +32,30 @@ from hpcvideo.training.task import make_task
 
 @dataclass(frozen=True)
 class RunParts:
-    """What the trainer works with. `validation` is None where the config names no such set."""
+    """What the trainer works with. `validation` is None where the config names no such set; `initial_weights` what
+    load_initial_weights told, None where none were loaded."""
 
     task: Task
     method: Method
     train: ClipLoader
     validation: ClipLoader | None
+    initial_weights: dict[str, Any] | None
 
 
-def build_run(config: RunConfig, plan: RunPlan, place: ProcessEnvironment, device: Device) -> RunParts:
+def build_run(
+    config: RunConfig, plan: RunPlan, place: ProcessEnvironment, device: Device, resumes: bool = False
+) -> RunParts:
     """All parts, the engine started and the training loader's workers too. Collective; needs the process group.
 
-    Raises InputError where data.virtual_nodes does not divide over the nodes of this run.
+    resumes: a checkpoint's weights will replace the first ones, so model.init is not read.
+    Raises InputError where data.virtual_nodes does not divide over the nodes of this run, or model.init does not fit.
     """
     if config.data.virtual_nodes is not None:
         check_virtual_nodes(config.data.virtual_nodes, real_nodes=place.nodes)
     task = make_task(config)
-    method = build_method(config, task, plan.split, place, device)
+    model = make_model(config, task)
+    initial = None if resumes else load_initial_weights(config, model, place, device)
+    method = build_method(config, task, model, plan.split, place, device)
     validation = None
     local = local_copies(config, place)
     if config.data.validation is not None:
@@ -52,20 +63,25 @@ def build_run(config: RunConfig, plan: RunPlan, place: ProcessEnvironment, devic
     train = make_loader(config, ShardSet(config.data.train, local=local), method.share, in_training=True)
     if method.share.fed:
         train.start()
-    return RunParts(task, method, train, validation)
+    return RunParts(task, method, train, validation, initial)
 
 
-def build_method(
-    config: RunConfig, task: Task, split: BatchSplit, place: ProcessEnvironment, device: Device
-) -> Method:
-    """The config's model inside its method, equal first weights on every rank. Collective."""
+def make_model(config: RunConfig, task: Task) -> nn.Module:
+    """The config's model with its random first weights, equal on every rank."""
     torch.manual_seed(config.seed)
-    model = create_model(
+    return create_model(
         config.model.name,
         task.num_outputs,
         config.model.frames,
         **{"dropout": config.recipe.dropout, **config.model.options},
     )
+
+
+def build_method(
+    config: RunConfig, task: Task, model: nn.Module, split: BatchSplit, place: ProcessEnvironment, device: Device
+) -> Method:
+    """The model, equal on every rank, inside the config's method. Collective."""
+    freeze_batch_norms(model, config.recipe.batch_norm.frozen)
     parts = MethodParts(
         model=model,
         task=task,
@@ -77,6 +93,9 @@ def build_method(
         place=place,
         device=device,
         mixup=Mixup(config.recipe.mixup) if config.recipe.mixup else None,
+        statistic_ranks=config.recipe.batch_norm.statistic_ranks(split.data_parallel),
+        ema_decay=config.recipe.ema_decay,
+        precision=config.recipe.precision,
     )
     return create_method(config.method.name, config.method.options(), parts)
 
@@ -106,5 +125,5 @@ def make_loader(config: RunConfig, shards: ShardSet, share: BatchShare, in_train
     return loader(
         shards, view, seed=config.seed, rank=share.index, world_size=share.count, workers=data.workers,
         prefetch=data.prefetch, worker_kind=data.worker_kind, order=order, on_bad_clip=data.on_bad_clip,
-        max_bad_clips=data.max_bad_clips,
+        max_bad_videos=data.max_bad_videos,
     )  # fmt: skip

@@ -10,29 +10,37 @@ import yaml
 
 from hpcvideo.config import RunConfig
 from hpcvideo.config.load import parse_config
+from hpcvideo.data.clip_cutter import ONE_LABEL_REMEDY
 from hpcvideo.data.mirrored_labels import check_flip, mirrored_labels
 from hpcvideo.data.node_local_order import check_virtual_nodes
 from hpcvideo.errors import InputError
 from hpcvideo.methods.protocol import BatchSplit
-from hpcvideo.methods.registry import check_method
+from hpcvideo.methods.registry import check_combination
 from hpcvideo.models import create_model, model_options
 from hpcvideo.runs import RunDirectory, read_events
 from hpcvideo.shards import ShardSet
+from hpcvideo.shards.tables import label_columns
 from hpcvideo.training.checkpoint import latest_checkpoint
+from hpcvideo.training.initial_weights import check_initial_weights
 from hpcvideo.training.recipe import RunPlan, plan_run
 from hpcvideo.training.stages import plan_stages, split_over
 from hpcvideo.training.task import make_task
 
 
-def check_run(config: RunConfig, world_size: int, run: Path | None = None, nodes: int | None = None) -> RunPlan:
+def check_run(
+    config: RunConfig, world_size: int, run: Path | None = None, nodes: int | None = None, rank: int | None = None
+) -> RunPlan:
     """The plan of this config on `world_size` ranks (of so many nodes, if that is known), if it can run: names and
     options known, batch divides, shard sets there and with the task's labels, run directory (if given) empty or of the
-    same config.
+    same config. rank: where all ranks call this, so that each looks at a share of the shard files.
 
     Raises InputError or OperationFailed in one sentence for the first thing that is wrong.
     """
     split = check_without_data(config, world_size, run, nodes)
-    return plan_run(config.recipe, len(check_data(config)), split.data_parallel)
+    if rank in (None, 0) and (run is None or not has_progress(run)):
+        check_initial_weights(config)
+    share = slice(None) if rank is None else slice(rank, None, world_size)
+    return plan_run(config.recipe, len(check_data(config, share)), split.data_parallel)
 
 
 def check_without_data(
@@ -51,6 +59,7 @@ def check_without_data(
             f"recipe.mixup = {config.recipe.mixup:g} mixes the clips of a micro-batch, but on {world_size} ranks that is "
             "one clip; use fewer ranks, a larger recipe.global_batch or recipe.micro_batch, or recipe.mixup=0"
         )
+    config.recipe.batch_norm.statistic_ranks(split.data_parallel)
     if config.data.virtual_nodes is not None:
         check_virtual_nodes(config.data.virtual_nodes, config.recipe.global_batch, nodes)
     if run is not None:
@@ -61,7 +70,7 @@ def check_without_data(
 def check_names(config: RunConfig) -> None:
     """Task, method and model exist and take the options they are given. Raises InputError."""
     task = make_task(config)
-    check_method(config.method.name, config.method.options())
+    check_combination(config.method.name, config.method.options(), config.recipe.optimizer.name)
     known = model_options(config.model.name)
     for option in config.model.options:
         if option == "dropout":
@@ -72,23 +81,37 @@ def check_names(config: RunConfig) -> None:
         create_model(config.model.name, task.num_outputs, config.model.frames, **config.model.options)
 
 
-def check_data(config: RunConfig) -> ShardSet:
-    """Both shard sets are there, every shard at its full size, with the task's labels. Gives the training set."""
+def check_data(config: RunConfig, share: slice = slice(None)) -> ShardSet:
+    """Both shard sets are there, every shard at its full size, with the task's labels. Gives the training set.
+
+    share: the shards of each set whose files are looked at.
+    """
     task = make_task(config)
     train = ShardSet(config.data.train)
-    train.check_files()
+    train.check_files(share)
+    _check_one_label(train, share)
     task.check_labels(train.label_names, str(config.data.train))
     check_flip(train.label_names, config.data.flip, config.data.flip_labels, str(config.data.train))
     mirrored_labels(train.label_names, config.data.flip_labels, str(config.data.train))
     if config.data.validation is not None:
         validation = ShardSet(config.data.validation)
-        validation.check_files()
+        validation.check_files(share)
+        _check_one_label(validation, share)
         if list(validation.label_names) != list(train.label_names):
             raise InputError(
                 f"{config.data.validation}: its label names differ from those of {config.data.train}; "
                 f"build it with --labels {config.data.train / 'manifest.json'}"
             )
     return train
+
+
+def _check_one_label(shards: ShardSet, share: slice) -> None:
+    """Raise InputError where a video has more than one label: the tasks there are take exactly one."""
+    for path in shards.shard_paths(share):
+        if label_columns(path) > 1:
+            raise InputError(
+                f"{path}: holds videos with several labels, but this task needs exactly one; {ONE_LABEL_REMEDY}"
+            )
 
 
 def check_run_directory(config: RunConfig, run: Path) -> None:

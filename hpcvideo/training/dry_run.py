@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from hpcvideo.methods.pipeline.plan import PipelinePlan
 from hpcvideo.runs import RunDirectory
 from hpcvideo.shards import ShardSet
 from hpcvideo.training.check import check_data, check_without_data
+from hpcvideo.training.effective_values import effective_values
+from hpcvideo.training.initial_weights import check_initial_weights
 from hpcvideo.training.recipe import RunPlan, plan_run
 from hpcvideo.training.stages import plan_stages
 
@@ -45,10 +48,11 @@ class FileCheck:
 
 @dataclass(frozen=True)
 class DryRun:
-    """All that was rehearsed."""
+    """All that was rehearsed. values: as `effective_values` gives them."""
 
     world_size: int
     plan: RunPlan
+    values: dict[str, Any]
     stages: PipelinePlan
     order: OrderCheck
     files: FileCheck
@@ -65,6 +69,8 @@ def rehearse(
     nodes = -(-world_size // ranks_per_node)
     split = check_without_data(config, world_size, run, nodes)
     shards = check_data(config) if samples is None else None
+    if samples is None:
+        check_initial_weights(config)
     count = samples if shards is None else len(shards)
     assert count is not None
     plan = plan_run(config.recipe, count, split.data_parallel)
@@ -72,6 +78,7 @@ def rehearse(
     return DryRun(
         world_size=world_size,
         plan=plan,
+        values=effective_values(config, plan),
         stages=stages,
         order=check_order(_order(config, count, shards), count, plan),
         files=FileCheck(

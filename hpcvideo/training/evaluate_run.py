@@ -2,26 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import yaml
 
+from hpcvideo.config import RunConfig
+from hpcvideo.config.batch_norm import BatchNormConfig
 from hpcvideo.config.load import parse_config
 from hpcvideo.config.schema import NamedOptions
 from hpcvideo.distributed.environment import ProcessEnvironment
 from hpcvideo.distributed.process_group import joined
 from hpcvideo.errors import InputError
+from hpcvideo.methods.averaged_weights import scored_weights
 from hpcvideo.methods.protocol import BatchSplit
 from hpcvideo.runs import RunDirectory
 from hpcvideo.shards import ShardSet
-from hpcvideo.training.build import build_method, make_loader
+from hpcvideo.tasks.class_scores import ClassScores
+from hpcvideo.training.build import build_method, make_loader, make_model
 from hpcvideo.training.checkpoint import latest_checkpoint, read_checkpoint
-from hpcvideo.training.evaluate import Evaluation, evaluate
+from hpcvideo.training.evaluate import Evaluation, Progress, evaluate
 from hpcvideo.training.task import make_task
 
 
-def evaluate_run(run: Path, shards: Path | None, place: ProcessEnvironment) -> tuple[int, Evaluation]:
-    """(step, metrics) of the run's last checkpoint on a shard set, by default the config's validation set. Collective.
+@dataclass(frozen=True)
+class ScoredRun:
+    """A checkpoint's evaluation. step: after how many updates; averaged: whether its averaged weights were scored; clips:
+    the set; name: the run's."""
+
+    name: str
+    step: int
+    averaged: bool
+    result: Evaluation
+    clips: ShardSet
+
+    @cached_property
+    def classes(self) -> ClassScores | None:
+        """Counts by class, or None where the task predicts no classes."""
+        if self.result.predictions is None:
+            return None
+        return ClassScores.count(self.result.predictions, len(self.clips.label_names))
+
+
+def evaluate_run(
+    run: Path, shards: Path | None, place: ProcessEnvironment, progress: Progress = lambda done, of: None
+) -> ScoredRun:
+    """Score the run's last checkpoint on a shard set, by default the config's validation set, on any number of ranks.
+    Collective. The averaged weights are scored where the run has them.
 
     Raises InputError where the folder is no run, has no checkpoint, or no set is named.
     """
@@ -44,13 +72,22 @@ def evaluate_run(run: Path, shards: Path | None, place: ProcessEnvironment) -> t
             f"{source}: its label names, or their order, are not those the run was trained with; "
             f"build it with --labels {config.data.train / 'manifest.json'}"
         )
+    weights, averaged = scored_weights(checkpoint.weights, checkpoint.extra)
     with joined(place) as device:
         split = BatchSplit(place.world_size, 1, 1, place.world_size)  # no training step is made
-        if config.method.name == "pipeline":  # any number of ranks scores: each holds the whole model, without gradients
-            config = config.model_copy(update={"method": NamedOptions(name="end_to_end")})
-        method = build_method(config, task, split, place, device)
-        method.load_weights(checkpoint.weights)
+        without_training = _without_training(config)
+        method = build_method(without_training, task, make_model(without_training, task), split, place, device)
+        method.load_weights(weights)
         with make_loader(config, clips, method.share) as loader:
             views = config.evaluation
-            result = evaluate(method, task, loader, views.batch, device, views.average)
-    return checkpoint.step, result
+            result = evaluate(
+                method, task, loader, views.batch, device, views.average, keep_predictions=True, progress=progress
+            )
+    return ScoredRun(config.name, checkpoint.step, averaged, result, clips)
+
+
+def _without_training(config: RunConfig) -> RunConfig:
+    """The config without what only updates need: any number of ranks scores, each with the whole model to itself."""
+    recipe = config.recipe.model_copy(update={"batch_norm": BatchNormConfig(), "ema_decay": None})
+    method = NamedOptions(name="end_to_end") if config.method.name == "pipeline" else config.method
+    return config.model_copy(update={"recipe": recipe, "method": method})

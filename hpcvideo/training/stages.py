@@ -65,13 +65,17 @@ def plan_stages(config: RunConfig, split: BatchSplit, ranks_per_node: int) -> Pi
 
 
 def optimizer_copies(recipe: RecipeConfig) -> float:
-    """How many numbers the recipe's optimizer keeps a parameter after its first step: 1 for momentum."""
+    """How many numbers the recipe keeps a parameter beside it after the first step: 1 for momentum, 1 for an average."""
     module = nn.Linear(8, 8)
     optimizer = make_optimizer(module, recipe)
     for parameter in module.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
-    kept = sum(
-        value.numel() for values in optimizer.state.values() for value in values.values() if isinstance(value, torch.Tensor)
-    )
-    return kept / sum(parameter.numel() for parameter in module.parameters())
+    kept = [
+        value
+        for parameter, values in optimizer.state.items()
+        for value in values.values()
+        if isinstance(value, torch.Tensor) and value.shape == parameter.shape  # a norm or a counter weighs nothing
+    ]
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    return sum(value.numel() for value in kept) / parameters + (recipe.ema_decay is not None)

@@ -21,6 +21,7 @@ from hpcvideo.distributed.device import Device
 from hpcvideo.distributed.environment import ProcessEnvironment, slurm_job_facts
 from hpcvideo.distributed.process_group import barrier, gather, gather_text, joined
 from hpcvideo.errors import InputError, OperationFailed
+from hpcvideo.methods.precision import slow_precision
 from hpcvideo.runs import EventLog, RunDirectory, read_events
 from hpcvideo.runs.durable import write_durably
 from hpcvideo.runs.failure import clear_failures
@@ -29,8 +30,10 @@ from hpcvideo.runs.provenance import describe_environment
 from hpcvideo.training.build import RunParts, build_run
 from hpcvideo.training.check import has_progress
 from hpcvideo.training.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
+from hpcvideo.training.effective_values import effective_values
 from hpcvideo.training.evaluate import evaluate
 from hpcvideo.training.loader_report import LoaderReport, gather_report
+from hpcvideo.training.precise_batches import measure_statistics
 from hpcvideo.training.recipe import RunPlan, interval_steps, learning_rate
 from hpcvideo.training.staging import staged_sets
 from hpcvideo.training.step_times import StepTimes
@@ -49,14 +52,19 @@ def train(
     """
     with joined(place) as device:
         # Rank 0 decides for all: on a shared file system the others may not see yet what was written last.
-        finished = place.rank == 0 and finished_step(RunDirectory(run)) == plan.total_steps
-        if bool(gather([float(finished)], device)[0, 0]):
+        directory = RunDirectory(run)
+        seen = [0.0, 0.0]
+        if place.rank == 0:
+            has_checkpoint = latest_checkpoint(directory.checkpoints) is not None
+            seen = [float(finished_step(directory) == plan.total_steps), float(has_checkpoint)]
+        finished, resumes = gather(seen, device)[0].bool().tolist()
+        if finished:
             if place.rank == 0:
                 listener({"event": "end", "step": plan.total_steps, "reason": "already finished", "seconds": 0.0})
             return
-        parts = build_run(config, plan, place, device)
+        parts = build_run(config, plan, place, device, resumes)
         with parts.train:
-            _Training(config, plan, place, device, parts, RunDirectory(run), listener).run()
+            _Training(config, plan, place, device, parts, directory, listener).run()
         if parts.validation is not None:
             parts.validation.close()
 
@@ -91,18 +99,22 @@ class _Training:
     def run(self) -> None:
         resumed = self._resume()
         self._open_directory()
-        self._log("resume" if resumed else "start", **self._effective_values())
+        self._log("resume" if resumed else "start", **self._circumstances())
+        if self.parts.initial_weights is not None:
+            self._log("init", **self.parts.initial_weights)
         share = self.parts.method.share
         with staged_sets(self.config, self.plan, self.place, self.device, share, self.step, self._log) as self.at_step:
             self._steps()
-            if self.parts.validation is not None and not self._due(self.evaluate_every):
+            if self.parts.validation is None:
+                self._measure_alone()
+            elif not self._due(self.evaluate_every):
                 self._evaluate()
         self._save()
         self._log("end", step=self.step, samples=self._samples(), seconds=time.time() - self.started, reason="finished")
         barrier(self.device)
 
     def _steps(self) -> None:
-        times = StepTimes()
+        times, skipped = StepTimes(), 0
         split, total = self.plan.split, self.plan.total_steps
         batches = self._charged(self.parts.train.training(split.global_batch, self.step, total, split.micro_batch))
         while self.step < total:
@@ -113,7 +125,8 @@ class _Training:
             result = self.parts.method.step(batches, self.step, self.clock)
             self.step += 1
             times.add(time.perf_counter() - began, self.clock.take(), result.loss)
-            if not math.isfinite(result.gradient_norm):
+            skipped += result.skipped
+            if not math.isfinite(result.gradient_norm) and not result.skipped:
                 raise OperationFailed(
                     f"step {self.step}: the gradient norm is {result.gradient_norm} and the loss {result.loss}; lower "
                     "recipe.base_lr_per_64_clips or lengthen the warm-up (the last checkpoint is unharmed)"
@@ -123,14 +136,20 @@ class _Training:
                 steps = times.steps
                 loss, seconds = times.summary(self.device)
                 report = gather_report(self.parts.train, self.device)
+                scaled = result.loss_scale is not None
+                overflows = {"loss_scale": result.loss_scale, "skipped_updates": skipped} if scaled else {}
+                skipped = 0
                 self._log(
                     "step", step=self.step, epoch=self.plan.epoch(self.step), samples=self._samples(), steps=steps,
                     loss=loss, lr=rate, gradient_norm=result.gradient_norm, seconds=seconds, loader=report.seconds,
+                    **overflows,
                 )  # fmt: skip
                 self._tell_bad_clips(report, "train")
             if self._due(self.evaluate_every) and self.parts.validation is not None:
                 self._evaluate()
-            if self._due(self.checkpoint_every):
+            # Where statistics are measured, the last one waits for them.
+            measured = self.step == total and self.config.recipe.batch_norm.precise_batches > 0
+            if self._due(self.checkpoint_every) and not measured:
                 self._save()
 
     def _charged(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -145,24 +164,46 @@ class _Training:
     def _tell_bad_clips(self, report: LoaderReport, which: str) -> None:
         for fact in report.new_bad_clips:
             self._log("bad_clip", step=self.step, set=which, **fact)
-        report.check(self.config.data.max_bad_clips)
+        report.check(self.config.data.max_bad_videos)
 
     def _due(self, interval: int | None) -> bool:
         return interval is not None and self.step > 0 and self.step % interval == 0
 
     def _evaluate(self) -> None:
         assert self.parts.validation is not None
-        with self.clock.phase("evaluation"):
+        with self.clock.phase("evaluation"), self.parts.method.averaged_weights() as averaged:
+            self._measure()
             views = self.config.evaluation
             result = evaluate(
-                self.parts.method, self.parts.task, self.parts.validation, views.batch, self.device, views.average
-            )
+                self.parts.method, self.parts.task, self.parts.validation, views.batch, self.device, views.average,
+                progress=lambda done, of: self._tell(event="progress", doing="evaluate", done=done, of=of),
+            )  # fmt: skip
         seconds = self.clock.take()["evaluation"]
         self._log(
-            "evaluation", step=self.step, seconds=seconds, protocol=result.protocol, clips=result.clips,
+            "evaluation", step=self.step, seconds=seconds, protocol=result.protocol,
+            weights="averaged" if averaged else "trained", clips=result.clips,
             left_out=len(self.parts.validation.shards) - result.clips, metrics=result.metrics,
         )  # fmt: skip
         self._tell_bad_clips(gather_report(self.parts.validation, self.device), "validation")
+
+    def _measure(self) -> None:
+        """Measure BatchNorm's statistics, where the recipe says so, in the phase that is open."""
+        if not (count := self.config.recipe.batch_norm.precise_batches):
+            return
+        began = time.perf_counter()
+        measure_statistics(
+            self.parts.method, self.parts.train, self.plan.split, self.step, count,
+            progress=lambda done: self._tell(event="progress", doing="measure BatchNorm", done=done, of=count),
+        )  # fmt: skip
+        self.device.synchronise()
+        clips = count * self.plan.split.micro_batch * self.plan.split.data_parallel
+        self._log("statistics", step=self.step, micro_batches=count, clips=clips, seconds=time.perf_counter() - began)
+
+    def _measure_alone(self) -> None:
+        """`_measure` for the last checkpoint of a run that is not evaluated."""
+        with self.clock.phase("evaluation"), self.parts.method.averaged_weights():
+            self._measure()
+        self.clock.take()
 
     def _save(self) -> None:
         if self.saved_step == self.step:
@@ -234,22 +275,17 @@ class _Training:
         shards = self.parts.train.shards
         return {"plan": shards.manifest.plan, "samples": len(shards), "label_names": list(shards.label_names)}
 
-    def _effective_values(self) -> dict[str, Any]:
-        split = self.plan.split
+    def _circumstances(self) -> dict[str, Any]:
+        values = effective_values(self.config, self.plan)
+        slow = slow_precision(self.config.recipe.precision, self.device)  # of the devices here, which planning cannot know
         return {
             "run": self.config.name,
             "step": self.step,
             "world_size": self.place.world_size,
             "nodes": self.place.nodes,
             "ranks_per_node": self.place.local_world_size,
-            "global_batch": split.global_batch,
-            "micro_batch": split.micro_batch,
-            "accumulation": split.accumulation,
-            "steps_per_epoch": self.plan.steps_per_epoch,
-            "total_steps": self.plan.total_steps,
-            "base_learning_rate": self.config.recipe.base_lr_per_64_clips,
-            "peak_learning_rate": self.plan.peak_learning_rate,
-            "train_samples": self.plan.train_samples,
+            **values,
+            "warnings": values["warnings"] + ([slow] if slow else []),
             "frames": self.config.model.frames,
             "config_digest": self.config.digest(),
             "job_id": self.place.job_id,

@@ -50,6 +50,15 @@ def test_the_clock_charges_each_phase_and_starts_anew() -> None:
     assert not any(clock.take().values())
 
 
+def test_a_part_of_a_phase_that_measured_itself_is_charged_to_another() -> None:
+    clock = PhaseClock()
+    with clock.phase("backward"):
+        time.sleep(0.03)
+    clock.move("backward", "communication_exposed", 0.01)
+    seconds = clock.take()
+    assert seconds["communication_exposed"] == 0.01 and seconds["backward"] >= 0.02
+
+
 def test_phases_do_not_nest_and_have_known_names() -> None:
     clock = PhaseClock()
     with pytest.raises(ValueError, match="unknown"), clock.phase("thinking"):

@@ -166,6 +166,7 @@ def test_json_and_csv_hold_the_numbers(report: Report) -> None:
     assert [scale["efficiency"] for scale in data["scales"]] == pytest.approx([1, 1.6 / 1.8, 0.8, 0.5])
     assert [run["name"] for run in data["runs"]][:4] == ["1-0", "1-1", "1-2", "2-0"]
     assert data["runs"][0]["last_evaluation"]["metrics"] == {"top1": 0.75}
+    assert "top1 0.750 (center)" in (report.out / "index.html").read_text(), "an accuracy names its protocol"
     with (report.out / "report.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 4
