@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import deque
@@ -12,27 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
-import yaml
 
 from hpcvideo.config import RunConfig
 from hpcvideo.data import Batch
 from hpcvideo.distributed.device import Device
-from hpcvideo.distributed.environment import ProcessEnvironment, slurm_job_facts
-from hpcvideo.distributed.process_group import barrier, gather, gather_text, joined
+from hpcvideo.distributed.environment import ProcessEnvironment
+from hpcvideo.distributed.process_group import barrier, gather, joined
 from hpcvideo.errors import InputError, OperationFailed
 from hpcvideo.methods.precision import slow_precision
 from hpcvideo.runs import EventLog, RunDirectory, read_events
-from hpcvideo.runs.durable import write_durably
-from hpcvideo.runs.failure import clear_failures
 from hpcvideo.runs.phases import PhaseClock
-from hpcvideo.runs.provenance import describe_environment
 from hpcvideo.training.build import RunParts, build_run
-from hpcvideo.training.check import has_progress
 from hpcvideo.training.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
 from hpcvideo.training.effective_values import effective_values
 from hpcvideo.training.evaluate import evaluate
 from hpcvideo.training.loader_report import LoaderReport, gather_report
+from hpcvideo.training.opening import open_run_directory
 from hpcvideo.training.precise_batches import measure_statistics
 from hpcvideo.training.recipe import RunPlan, interval_steps, learning_rate
 from hpcvideo.training.staging import staged_sets
@@ -98,7 +92,7 @@ class _Training:
 
     def run(self) -> None:
         resumed = self._resume()
-        self._open_directory()
+        open_run_directory(self.directory, self.config, self.place, self.device)
         self._log("resume" if resumed else "start", **self._circumstances())
         if self.parts.initial_weights is not None:
             self._log("init", **self.parts.initial_weights)
@@ -225,27 +219,6 @@ class _Training:
         if self.place.rank == 0:
             relative = str(path.relative_to(self.directory.path))
             self._log("checkpoint", step=self.step, seconds=seconds, bytes=size, path=relative)
-
-    def _open_directory(self) -> None:
-        where = gather_text(f"{self.place.node_name}: {self.device.describe()}")
-        if self.place.rank == 0:
-            try:
-                self.directory.path.mkdir(parents=True, exist_ok=True)
-                clear_failures(self.directory.path)
-                if not has_progress(self.directory.path):
-                    self.directory.events.unlink(missing_ok=True)  # starts that never made a step
-                facts = {**describe_environment(), "slurm": slurm_job_facts(), "world_size": self.place.world_size}
-                facts["ranks"] = where
-                facts["nodelist"] = list(dict.fromkeys(text.partition(":")[0] for text in where))
-                facts["threads_per_rank"] = torch.get_num_threads()
-                config = yaml.safe_dump(self.config.resolved(), sort_keys=False)
-                write_durably(self.directory.config, config.encode())
-                write_durably(self.directory.environment, (json.dumps(facts, indent=1) + "\n").encode())
-            except OSError as error:
-                raise OperationFailed(
-                    f"{self.directory.path}: cannot be written: {error.strerror}; free space, or use another --run"
-                ) from error
-        barrier(self.device)
 
     def _resume(self) -> bool:
         path = latest_checkpoint(self.directory.checkpoints)
