@@ -11,6 +11,10 @@ import typer
 def evaluate_command(
     run: Annotated[Path, typer.Argument(help="A run directory with a checkpoint.")],
     shards: Annotated[Path | None, typer.Option(help="Shard set; default: the config's data.validation.")] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(metavar="1x1|10-crop|10x3", help="Clips x crops of each video; default: the config's evaluation."),
+    ] = None,
     per_class: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write a row a class.")] = None,
     confusion: Annotated[
         Path | None, typer.Option(metavar="FILE.png|.svg", help="Draw which classes are taken for which.")
@@ -32,7 +36,7 @@ def evaluate_command(
 
         place = discover()
         with evaluation_progress(place.rank) as progress:
-            scored = evaluate_run(run.absolute(), shards.absolute() if shards else None, place, progress)
+            scored = evaluate_run(run.absolute(), shards.absolute() if shards else None, place, progress, protocol)
         if place.rank == 0:
             files.write(scored)
             show_scores(scored, as_json)

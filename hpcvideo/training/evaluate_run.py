@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -24,6 +25,13 @@ from hpcvideo.training.build import build_method, make_loader, make_model
 from hpcvideo.training.checkpoint import latest_checkpoint, read_checkpoint
 from hpcvideo.training.evaluate import Evaluation, Progress, evaluate
 from hpcvideo.training.task import make_task
+
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    "1x1": {"clips": 1, "crops": 1, "full_resolution": False},
+    "10-crop": {"clips": 1, "crops": 10, "full_resolution": False},
+    "10x3": {"clips": 10, "crops": 3, "full_resolution": True},
+}
+"""Name -> keys of `evaluation`: the published protocols, 1 clip x 1 crop, 1 clip x 10 crops and 10 clips x 3 crops."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +54,21 @@ class ScoredRun:
 
 
 def evaluate_run(
-    run: Path, shards: Path | None, place: ProcessEnvironment, progress: Progress = lambda done, of: None
-) -> ScoredRun:
+    run: Path, shards: Path | None, place: ProcessEnvironment, progress: Progress = lambda done, of: None,
+    protocol: str | None = None,
+) -> ScoredRun:  # fmt: skip
     """Score the run's last checkpoint on a shard set, by default the config's validation set, on any number of ranks.
-    Collective. The averaged weights are scored where the run has them.
+    Collective. The averaged weights are scored where the run has them. protocol: one of PROTOCOLS instead of the config's.
 
-    Raises InputError where the folder is no run, has no checkpoint, or no set is named.
+    Raises InputError where the folder is no run, has no checkpoint, no set is named, or the protocol is unknown or does not
+    fit the config.
     """
     directory = RunDirectory(run)
     if not directory.config.is_file():
         raise InputError(f"{run}: is no run directory (it has no config.yaml)")
     config = parse_config(yaml.safe_load(directory.config.read_text(encoding="utf-8")), str(directory.config))
+    if protocol is not None:
+        config = _with_protocol(config, protocol)
     path = latest_checkpoint(directory.checkpoints)
     if path is None:
         raise InputError(f"{run}: has no checkpoint yet; train it first")
@@ -84,6 +96,14 @@ def evaluate_run(
                 method, task, loader, views.batch, device, views.average, keep_predictions=True, progress=progress
             )
     return ScoredRun(config.name, checkpoint.step, averaged, result, clips)
+
+
+def _with_protocol(config: RunConfig, name: str) -> RunConfig:
+    if name not in PROTOCOLS:
+        raise InputError(f"--protocol {name}: there is no such protocol; there are {', '.join(PROTOCOLS)}")
+    values = config.resolved()
+    values["evaluation"] |= PROTOCOLS[name]
+    return parse_config(values, f"--protocol {name}")
 
 
 def _without_training(config: RunConfig) -> RunConfig:
