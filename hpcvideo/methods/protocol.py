@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from torch.optim import Optimizer
 
 from hpcvideo.distributed.device import Device
 from hpcvideo.distributed.environment import ProcessEnvironment
+from hpcvideo.methods.precision import Precision
 from hpcvideo.runs.phases import PhaseClock
 from hpcvideo.tasks import Task
 from hpcvideo.tasks.mixup import Mixup
@@ -39,7 +41,9 @@ class BatchShare:
 @dataclass(frozen=True)
 class MethodParts:
     """What every method is made from. `optimizer` makes one for (a part of) the model; clip_shape: [frames, 3, height,
-    width] of what it is fed; mixup: None where clips are not mixed."""
+    width] of what it is fed; mixup: None where clips are not mixed; ema_decay: None where no averaged weights are kept;
+    statistic_ranks: how many neighbouring data-parallel ranks share BatchNorm's statistics; precision: in which forward and
+    backward compute."""
 
     model: nn.Module
     task: Task
@@ -51,14 +55,20 @@ class MethodParts:
     place: ProcessEnvironment
     device: Device
     mixup: Mixup | None = None
+    ema_decay: float | None = None
+    statistic_ranks: int = 1
+    precision: Precision = "fp32"
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """loss: mean over this rank's clips. gradient_norm: of the averaged gradient, before it was clipped."""
+    """loss: mean over this rank's clips. gradient_norm: of the averaged gradient, before it was clipped. skipped: whether no
+    weight changed since a 16-bit gradient overflowed; the step counts all the same. loss_scale: the one it had, if any."""
 
     loss: float
     gradient_norm: float
+    skipped: bool = False
+    loss_scale: float | None = None
 
 
 class Method(Protocol):
@@ -87,8 +97,19 @@ class Method(Protocol):
         None on a rank that works towards the outputs of another one: each clip's come out on one rank.
         """
 
+    def averaged_weights(self) -> AbstractContextManager[bool]:
+        """While it is open, the model has its averaged weights and statistics in place of the trained ones, if any are kept;
+        it gives whether. For what evaluates or measures; no step may fall into it."""
+
     def average_statistics(self) -> None:
         """Give every rank the mean of the ranks' running statistics (BatchNorm). Collective."""
+
+    def measure_statistics(self, micro_batches: Iterator[Mapping[str, Any]]) -> None:
+        """Give every rank the population statistics of BatchNorm's inputs over this rank's micro-batches and all others'.
+
+        Frozen ones keep theirs. No weight, optimizer state or random draw of the training changes. Collective; every rank
+        brings as many micro-batches.
+        """
 
     def weights(self) -> dict[str, Tensor]:
         """Parameters and buffers by layer name. Collective; complete on rank 0."""

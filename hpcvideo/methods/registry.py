@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from hpcvideo.errors import InputError
 from hpcvideo.methods.end_to_end import EndToEnd
-from hpcvideo.methods.options import NoOptions, PipelineOptions
+from hpcvideo.methods.options import EndToEndOptions, PipelineOptions
 from hpcvideo.methods.pipeline.plan import replica_count
 from hpcvideo.methods.protocol import Method, MethodParts
 
@@ -17,11 +17,15 @@ from hpcvideo.methods.protocol import Method, MethodParts
 def _pipeline(parts: MethodParts, **options: Any) -> Method:
     from hpcvideo.methods.pipeline.method import Pipeline  # loads DeepSpeed, which the command line must not wait for
 
-    return Pipeline(parts, **PipelineOptions(**options).model_dump())
+    return Pipeline(parts, **PipelineOptions(**options).model_dump(exclude={"zero"}))
 
 
-_METHODS: dict[str, Callable[..., Method]] = {"end_to_end": EndToEnd, "pipeline": _pipeline}
-_OPTIONS: dict[str, type[BaseModel]] = {"end_to_end": NoOptions, "pipeline": PipelineOptions}
+def _end_to_end(parts: MethodParts, **options: Any) -> Method:
+    return EndToEnd(parts, **EndToEndOptions(**options).model_dump())
+
+
+_METHODS: dict[str, Callable[..., Method]] = {"end_to_end": _end_to_end, "pipeline": _pipeline}
+_OPTIONS: dict[str, type[BaseModel]] = {"end_to_end": EndToEndOptions, "pipeline": PipelineOptions}
 
 
 def known_methods() -> list[str]:
@@ -42,6 +46,17 @@ def check_method(name: str, options: Mapping[str, Any]) -> None:
     except ValidationError as error:
         faults = "; ".join(f"method.{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise InputError(faults) from None
+
+
+def check_combination(name: str, options: Mapping[str, Any], optimizer: str) -> None:
+    """Raise InputError where the method cannot work with the recipe's optimizer; also as `check_method`."""
+    check_method(name, options)
+    zero = options.get("zero", 0)
+    if zero and optimizer != "sgd":
+        raise InputError(
+            f"method.zero = {zero} with recipe.optimizer.name = {optimizer}: ZeRO hands each rank a flat piece of many "
+            "layers, but this optimizer scales every layer by its own norm; use zero: 0, or sgd"
+        )
 
 
 def stage_count(name: str, options: Mapping[str, Any]) -> int:

@@ -14,6 +14,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hpcvideo.config.schema import RecipeConfig
 from hpcvideo.distributed.environment import discover
@@ -30,6 +32,7 @@ from hpcvideo.methods import BatchSplit, MethodParts, create_method
 from hpcvideo.methods.protocol import BatchShare
 from hpcvideo.methods.registry import data_parallel_size
 from hpcvideo.models import create_model
+from hpcvideo.models.batch_norm import freeze_batch_norms
 from hpcvideo.runs.phases import PhaseClock
 from hpcvideo.tasks import create_task
 from hpcvideo.tasks.mixup import Mixup
@@ -72,16 +75,18 @@ def micro_batches(batch: dict[str, Any], size: int, count: int) -> Iterator[dict
 
 def train(case: dict[str, Any]) -> None:
     """One rank's part of a case: steps first to last - 1, from the state `load` if given; see the keys used below."""
-    made = count_groups()
+    made, reduced = count_groups(), note_reductions()
     place = discover()
     recipe = RecipeConfig.model_validate({"global_batch": case["batch"], "steps": 6, **case.get("recipe", {})})
     with joined(place) as device:
         name, options = case["method"], case.get("options", {})
         replicas = data_parallel_size(name, options, place.world_size)
         split = BatchSplit(case["batch"], case["micro"], case["batch"] // case["micro"] // replicas, replicas)
+        model = fresh_model(case.get("dropout", 0.0))
+        freeze_batch_norms(model, recipe.batch_norm.frozen)
         parts = MethodParts(
-            model=fresh_model(case.get("dropout", 0.0)),
-            task=create_task("classification", {"num_classes": CLASSES}),
+            model=model,
+            task=create_task("classification", {"num_classes": CLASSES, "label_smoothing": recipe.label_smoothing}),
             clip_shape=(FRAMES, 3, SIZE, SIZE),
             optimizer=lambda module: make_optimizer(module, recipe),
             split=split,
@@ -89,36 +94,52 @@ def train(case: dict[str, Any]) -> None:
             seed=9,
             place=place,
             device=device,
-            mixup=Mixup(case["mixup"]) if "mixup" in case else None,
+            mixup=Mixup(case["mixup"]) if case.get("mixup") else None,
+            ema_decay=recipe.ema_decay,
+            statistic_ranks=recipe.batch_norm.statistic_ranks(replicas),
+            precision=recipe.precision,
         )
         method = create_method(name, options, parts)
         refused = ""
         if "load" in case:
-            weights, momenta = (load_file(f"{case['load']}.{part}") for part in ("weights", "optimizer"))
+            weights, momenta, extra = (load_file(f"{case['load']}.{part}") for part in ("weights", "optimizer", "extra"))
             weights.pop(case.get("without", ""), None)
             try:
-                method.load(weights, momenta, {})
+                method.load(weights, momenta, extra)
             except InputError as error:
                 refused = str(error)
         share = method.share
-        losses, norms, phases = [], [], []
+        losses, norms, phases, skipped, scales, reductions = [], [], [], [], [], []
+        watch = _ConvolutionTypes() if case.get("watch") else nullcontext()
+        if "scale" in case:
+            method._loss_scale.scale = case["scale"]
         for step in range(*case.get("steps", (0, 0))):
             pieces = micro_batches(part_of(global_batch(step, case["batch"]), share), case["micro"], split.accumulation)
             clock = PhaseClock()
             method.set_learning_rate(RATES[step])
-            result = method.step(pieces, step, clock)
+            del reduced[:]
+            with watch:
+                result = method.step(pieces, step, clock)
+            reductions.append(list(reduced))
+            skipped.append(result.skipped)
+            scales.append(result.loss_scale)
             losses.append(result.loss)
             norms.append(result.gradient_norm)
             phases.append(clock.take())
+            if "measure" in case:
+                method.measure_statistics(
+                    micro_batches(part_of(global_batch(70 + step, case["batch"]), share), case["micro"], case["measure"])
+                )
         method.average_statistics()
         outputs = []
         for step in range(case.get("evaluate", 0)):
             answer = method.evaluate(part_of(global_batch(50 + step, 6 * share.count), share))
             outputs.append(None if answer is None else [answer[0].tolist(), answer[1]["ids"], answer[1]["labels"].tolist()])
-        weights, momenta = method.weights(), method.optimizer_state()
+        weights, momenta, extra = method.weights(), method.optimizer_state(), method.extra_state()
         if place.rank == 0:
             save_file(weights, f"{case['out']}.weights")
             save_file(momenta, f"{case['out']}.optimizer")
+            save_file(extra, f"{case['out']}.extra")
         plan = getattr(method, "plan", None)
         facts = {
             "losses": losses,
@@ -128,6 +149,17 @@ def train(case: dict[str, Any]) -> None:
             "outputs": outputs,
             "refused": refused,
             "groups": made[0],
+            "skipped": skipped,
+            "scales": scales,
+            "reductions": reductions,
+            "convolved": sorted(watch.seen) if isinstance(watch, _ConvolutionTypes) else None,
+            "facts": method.facts(),
+            "state_bytes": sum(
+                value.nbytes
+                for state in method._optimizer.state.values()
+                for value in state.values()
+                if isinstance(value, torch.Tensor)
+            ),
             "stages": [list(stage.layers) for stage in plan.stages] if plan else None,
         }
         Path(f"{case['out']}.{place.rank}").write_text(json.dumps(facts))
@@ -143,6 +175,32 @@ def count_groups() -> list[int]:
 
     dist.new_group = counting
     return made
+
+
+def note_reductions() -> list[tuple[str, int]]:
+    """(type, elements) of every all-reduce that this rank starts from now on."""
+    noted: list[tuple[str, int]] = []
+    reduce = dist.all_reduce
+
+    def noting(tensor: torch.Tensor, *arguments: Any, **options: Any) -> Any:
+        noted.append((str(tensor.dtype), tensor.numel()))
+        return reduce(tensor, *arguments, **options)
+
+    dist.all_reduce = noting
+    return noted
+
+
+class _ConvolutionTypes(TorchDispatchMode):
+    """The types that convolutions were given, forward and backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if "convolution" in str(func):
+            self.seen |= {str(value.dtype) for value in args if isinstance(value, torch.Tensor)}
+        return func(*args, **(kwargs or {}))
 
 
 def fork_ranks(case: dict[str, Any]) -> None:

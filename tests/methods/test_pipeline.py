@@ -32,7 +32,7 @@ def run_cases(folder: Path, cases: dict[str, dict[str, Any]]) -> None:
     file.write_text(json.dumps(listed))
     variables = without_launcher(child_variables(OMP_NUM_THREADS="1", DS_ACCELERATOR="cpu"))
     command = [sys.executable, "-m", "tests.methods.pipeline_ranks", str(file)]
-    answer = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=300, check=False)
+    answer = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=500, check=False)
     assert answer.returncode == 0, answer.stderr[-4000:]
     assert answer.stdout == "", "standard output belongs to --json"
 

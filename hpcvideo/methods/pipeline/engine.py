@@ -14,12 +14,17 @@ from deepspeed.runtime.pipe import schedule
 from deepspeed.runtime.pipe.engine import PipelineEngine
 from deepspeed.runtime.pipe.module import PipelineModule
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
 
+from hpcvideo.distributed.device import Device
 from hpcvideo.methods.forward_key import forward_key
+from hpcvideo.methods.gradient_exchange import GradientExchange
+from hpcvideo.methods.gradient_norm import scale_gradients
+from hpcvideo.methods.loss_scale import LossScale
 from hpcvideo.methods.pipeline.groups import StageGroups
 from hpcvideo.methods.pipeline.wire import Wire
+from hpcvideo.methods.precision import Precision, computing_in
+from hpcvideo.methods.protocol import StepResult
 from hpcvideo.models.normalisation import normalise_clips
 from hpcvideo.runs.phases import PhaseClock
 from hpcvideo.tasks.mixup import Mixup, mixup_key
@@ -32,15 +37,17 @@ class StageModule(PipelineModule):
     """DeepSpeed's pipeline module for layers that are cut already: holds those of this rank's stage.
 
     DeepSpeed's own constructor prints to standard output, makes a group of the world and O(world) others, and cuts by
-    parameters; here the groups and the cut come from outside.
+    parameters; here the groups and the cut come from outside. Stages compute in `precision`, and hand on what comes out of
+    them in it; the last one gives fp32.
     """
 
     def __init__(
         self, stage: nn.Module, layers: Sequence[Callable[[Tensor], Tensor]], first_layer: int, groups: StageGroups,
-        loss: Callable[[Tensor, Piece], Tensor],
+        loss: Callable[[Tensor, Piece], Tensor], precision: Precision, device: Device,
     ) -> None:  # fmt: skip
         nn.Module.__init__(self)
         self.stage = stage
+        self._computing = computing_in(precision, device)
         self.loss_fn = loss
         self.forward_funcs = list(layers)
         self.micro_offset = 0
@@ -56,17 +63,27 @@ class StageModule(PipelineModule):
         for parameter in self.parameters():
             parameter.ds_pipe_replicated = False
 
+    def forward(self, features: Tensor) -> Tensor:
+        """Clips, or what the stage before made of them, to what this stage makes."""
+        with self._computing:
+            outputs: Tensor = super().forward(features)
+        return outputs.float() if self.stage_id == self.num_stages - 1 else outputs
+
 
 class StageEngine(PipelineEngine):
     """DeepSpeed's schedule and instructions with our messages, clock, random keys and clipping.
 
     all_parameters: the names of the whole model's parameters, in its order. seed: of the random keys of forwards and mixup.
-    largest_norm: gradients are clipped to it; infinity does not clip.
+    largest_norm: gradients are clipped to it; infinity does not clip. exchange: of the stage's gradients over its replicas.
+    loss_scale: None where the loss is taken as it is.
     """
+
+    loss: Tensor  # of the micro-batch that the last stage forwarded last
 
     def __init__(
         self, module: StageModule, optimizer: Optimizer, settings: dict[str, Any], groups: StageGroups,
-        all_parameters: Sequence[str], seed: int, largest_norm: float, mixup: Mixup | None,
+        all_parameters: Sequence[str], seed: int, largest_norm: float, mixup: Mixup | None, exchange: GradientExchange,
+        loss_scale: LossScale | None,
     ) -> None:  # fmt: skip
         config = DeepSpeedConfig(settings, groups)
         super().__init__(
@@ -75,6 +92,7 @@ class StageEngine(PipelineEngine):
         )  # fmt: skip
         self.groups = groups
         self._seed, self._largest_norm, self._mixup = seed, largest_norm, mixup
+        self._exchange, self._loss_scale = exchange, loss_scale
         self.wire = Wire(groups.pp_proc_group, self.device)
         own = dict(module.stage.named_parameters())
         places = [place for place, name in enumerate(all_parameters) if name in own]
@@ -84,8 +102,8 @@ class StageEngine(PipelineEngine):
 
     def train_step(
         self, micro_batches: Iterator[Piece], places: Sequence[int], step: int, clock: PhaseClock
-    ) -> tuple[float, float]:
-        """(mean loss of this replica's micro-batches, norm of the whole model's averaged gradient), after one update.
+    ) -> StepResult:
+        """One update. loss: mean of this replica's micro-batches; gradient_norm: of the whole model's averaged gradient.
 
         micro_batches: one is taken for each of `places`, its place in global batch `step`; those of the first stage count.
         Collective. Phases: to_device, forward, backward, communication_exposed (the all-reduce over replicas),
@@ -93,7 +111,8 @@ class StageEngine(PipelineEngine):
         """
         self._clock, self._step = clock, step
         self._micro_batches = micro_batches
-        self._loads, self._forwards = iter(places), iter(places)
+        self._loads, self._forwards, self._backwards_left = iter(places), iter(places), len(places)
+        self._scale = 1.0 if self._loss_scale is None else self._loss_scale.scale
         if not self.is_first_stage():
             for _ in places:
                 next(micro_batches)
@@ -102,7 +121,7 @@ class StageEngine(PipelineEngine):
         self._exec_schedule(self._train_schedule())
         with clock.phase("pipeline_wait"):
             self.wire.flush()
-        return self._loss, self._norm
+        return StepResult(self._loss, self._norm, self._skipped, self._scale if self._loss_scale else None)
 
     @torch.no_grad()
     def infer(self, batch: Piece) -> tuple[Tensor, Piece] | None:
@@ -111,6 +130,11 @@ class StageEngine(PipelineEngine):
         A stage hands on and returns, so that stages work on several batches at once; no weights move.
         """
         self.module.eval()
+        return self.pass_on(batch)
+
+    @torch.no_grad()
+    def pass_on(self, batch: Piece) -> tuple[Tensor, Piece] | None:
+        """`infer` in the mode in which the layers are."""
         if self.is_first_stage():
             features, labels = normalise_clips(batch["clips"].to(self.device)), _labels(batch)
         else:
@@ -145,7 +169,12 @@ class StageEngine(PipelineEngine):
             self._exec_forward_pass(buffer_id)
 
     def _backward(self, buffer_id: int) -> None:
+        self._backwards_left -= 1
         with self._clock.phase("backward"):
+            if self._backwards_left == 0:
+                self._exchange.expect()
+            if self._scale != 1.0 and self.is_last_stage():
+                self.loss = self.loss * self._scale
             self._exec_backward_pass(buffer_id)
 
     def _send_activation(self, buffer_id: int) -> None:
@@ -172,7 +201,7 @@ class StageEngine(PipelineEngine):
 
     def _reduce_gradients(self) -> None:
         with self._clock.phase("communication_exposed"):
-            self._exec_reduce_grads()
+            self._exchange.finish()
 
     def _update(self) -> None:
         with self._clock.phase("pipeline_wait"):
@@ -187,11 +216,15 @@ class StageEngine(PipelineEngine):
                 shared[-1] = self.total_loss / self.micro_batches
             if self.is_pipe_parallel:
                 dist.all_reduce(shared, group=self.groups.pp_proc_group)
-            norm = torch.linalg.vector_norm(shared[:-1])
-            self._loss, self._norm = float(shared[-1]), float(norm)
+            self._loss = float(shared[-1])
+            self._norm = float(torch.linalg.vector_norm(shared[:-1])) / self._scale
         with self._clock.phase("optimizer"):
-            clip_grads_with_norm_(self._parameters_in_order, self._largest_norm, norm)
-            self._exec_optimizer_step()
+            self._skipped = self._loss_scale is not None and not self._loss_scale.update(self._norm)
+            if self._skipped:
+                self.zero_grad()
+            else:
+                scale_gradients(self._parameters_in_order, self._norm, self._largest_norm, self._scale)
+                self._exec_optimizer_step()
 
     _INSTRUCTION_MAP = MappingProxyType(
         {

@@ -1,0 +1,76 @@
+"""tools/local_hosts: hosts of their own, and nothing left of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.multihost import ROOT, local_hosts
+
+
+def left_over(maker: int) -> list[str]:
+    """Namespaces, interfaces and CPU groups of the hosts that a process made."""
+    folders = [Path("/run/netns"), Path("/sys/class/net"), Path("/sys/fs/cgroup/cpu")]
+    return [str(path) for folder in folders if folder.is_dir() for path in folder.glob(f"hv{maker}[a-z]*")]
+
+
+@pytest.fixture
+def hosts() -> Iterator[Any]:
+    """Three hosts joined at 1 Gbit/s, each with 0.6 of a core where the machine lets it be limited."""
+    if reason := local_hosts.why_not():
+        pytest.skip(reason)
+    with local_hosts.LocalHosts(3, local_hosts.Link(), cpu_share=0.6) as running:
+        yield running
+
+
+def test_each_host_has_its_own_name_address_and_link(hosts: Any) -> None:
+    for host in range(3):
+        script = "hostname; ip -br -4 addr show eth0; tc qdisc show dev eth0"
+        process = hosts.start(host, ["sh", "-c", script], os.environ, subprocess.PIPE)
+        name, address, shape, *_ = process.communicate()[0].splitlines()
+        assert name == f"h{host}" and hosts.addresses[host] in address
+        assert "tbf" in shape and "rate 1Gbit" in shape
+
+
+def test_processes_of_a_host_share_its_part_of_the_cores(hosts: Any) -> None:
+    if not hosts.limited:
+        pytest.skip("this machine has no cpu cgroup (version 1) that can be written")
+    process = hosts.start(1, ["sh", "-c", "sh -c 'cat /proc/self/cgroup'"], os.environ, subprocess.PIPE)
+    group = next(line.split(":")[2] for line in process.communicate()[0].splitlines() if line.split(":")[1] == "cpu")
+    folder = Path("/sys/fs/cgroup/cpu") / group.lstrip("/")
+    quota, period = (int((folder / f"cpu.cfs_{kind}_us").read_text()) for kind in ("quota", "period"))
+    assert quota / period == 0.6 and group.endswith("/1")
+
+
+def test_nothing_is_left_where_a_test_fails() -> None:
+    if reason := local_hosts.why_not():
+        pytest.skip(reason)
+    with pytest.raises(ZeroDivisionError), local_hosts.LocalHosts(2, cpu_share=0.5) as hosts:
+        sleeper = hosts.start(0, ["sleep", "600"], os.environ)
+        assert len([path for path in left_over(os.getpid()) if hosts.mark in path]) >= 5
+        raise ZeroDivisionError
+    assert sleeper.returncode is not None, "what ran in the host has ended"
+    assert not [path for path in left_over(os.getpid()) if hosts.mark in path]
+
+
+def test_hosts_whose_maker_was_killed_are_taken_down_by_the_next() -> None:
+    if reason := local_hosts.why_not():
+        pytest.skip(reason)
+    code = "from local_hosts.hosts import *; h = LocalHosts(2).__enter__(); print('up', flush=True); input()"
+    maker = subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT / "tools")}, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert maker.stdout is not None and maker.stdout.readline() == "up\n"
+    maker.send_signal(signal.SIGKILL)
+    maker.communicate()
+    assert len(left_over(maker.pid)) >= 5
+    with local_hosts.LocalHosts(1):
+        assert left_over(maker.pid) == []
