@@ -151,7 +151,7 @@ def test_a_stage_that_gains_nothing_gets_no_stage_of_its_own() -> None:
         ({"recipe": {"micro_batch": 5}}, 4, "32 is not divisible by 2 replicas of 2 stages x micro_batch 5; use 30 or 40"),
         ({"method": {"stages": 0}}, 2, r"method\.stages: Input should be greater"),
         ({"method": {"balance": "guessed"}}, 2, r"method\.balance: Input should be 'counted' or 'measured'"),
-        ({"method": {"depth": 3}}, 2, "method pipeline has no such option; its options: stages, balance"),
+        ({"method": {"depth": 3}}, 2, "method pipeline has no such option; its options: .*stages, balance"),
     ],
 )
 def test_what_cannot_run_is_refused_with_the_nearest_choices(
