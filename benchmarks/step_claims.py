@@ -41,8 +41,8 @@ class Bench:
 
     @staticmethod
     def of(quick: bool, cores: Sequence[int], rank: Rank, tell: Callable[[str], None]) -> Bench:
-        """One clip of 8 x 224 px; with quick 112 px and 3 rounds."""
-        work = Workload(1, 8, 112 if quick else 224)
+        """One clip of 8 x 224 px; with quick 64 px and 3 rounds."""
+        work = Workload(1, 8, 64 if quick else 224)
         remembered = Workload(1, 8, 64 if quick else 112)
         return Bench(work, Workload(1, 8, 64), remembered, 3 if quick else 9, len(cores), rank, tell)
 

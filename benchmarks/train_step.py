@@ -33,7 +33,7 @@ def measure(wanted: set[str], quick: bool, cores: list[int], tell: Callable[[str
     if "pipeline_2_over_1" in wanted:
         from pipeline_step import pipeline_claim
 
-        smaller = {"micro_batches": 8} if quick else {}
+        smaller = {"micro_batches": 8, "size": 64} if quick else {}
         claims.append(pipeline_claim(tell, len(cores), 3 if quick else 7, **smaller))
     if wanted & set(CLAIMS[5:7]):
         from data_parallel_step import deepspeed_claim, exposed_claim

@@ -100,9 +100,9 @@ class ShardSet:
     def __reduce__(self) -> tuple[type[ShardSet], tuple[Path, int, Path | None]]:
         return ShardSet, (self.path, self._max_open_shards, self._local)
 
-    def shard_paths(self, share: slice = slice(None)) -> list[Path]:
-        """The shard files, or a share of them, in order."""
-        return [self.path / entry.file for entry in self.manifest.shards[share]]
+    def shard_paths(self) -> list[Path]:
+        """The shard files in order."""
+        return [self.path / entry.file for entry in self.manifest.shards]
 
     def check_files(self, share: slice = slice(None)) -> None:
         """Look at every shard file (of a share of them) with one `stat`.

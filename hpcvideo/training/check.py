@@ -32,15 +32,19 @@ def check_run(
 ) -> RunPlan:
     """The plan of this config on `world_size` ranks (of so many nodes, if that is known), if it can run: names and
     options known, batch divides, shard sets there and with the task's labels, run directory (if given) empty or of the
-    same config. rank: where all ranks call this, so that each looks at a share of the shard files.
+    same config. rank: where all ranks call this, as they start to train: each looks at a share of the shard files, from
+    outside.
 
     Raises InputError or OperationFailed in one sentence for the first thing that is wrong.
     """
     split = check_without_data(config, world_size, run, nodes)
     if rank in (None, 0) and (run is None or not has_progress(run)):
         check_initial_weights(config)
-    share = slice(None) if rank is None else slice(rank, None, world_size)
-    return plan_run(config.recipe, len(check_data(config, share)), split.data_parallel)
+    if rank is None:
+        train = check_data(config)
+    else:  # what is inside, the first clips will tell; shards that are staged shall be read once
+        train = check_data(config, slice(rank, None, world_size), look_inside=False)
+    return plan_run(config.recipe, len(train), split.data_parallel)
 
 
 def check_without_data(
@@ -81,22 +85,24 @@ def check_names(config: RunConfig) -> None:
         create_model(config.model.name, task.num_outputs, config.model.frames, **config.model.options)
 
 
-def check_data(config: RunConfig, share: slice = slice(None)) -> ShardSet:
+def check_data(config: RunConfig, share: slice = slice(None), look_inside: bool = True) -> ShardSet:
     """Both shard sets are there, every shard at its full size, with the task's labels. Gives the training set.
 
-    share: the shards of each set whose files are looked at.
+    share: the shards of each set whose files are looked at; look_inside: whether they are opened, to count labels a video.
     """
     task = make_task(config)
     train = ShardSet(config.data.train)
     train.check_files(share)
-    _check_one_label(train, share)
+    if look_inside:
+        _check_one_label(train)
     task.check_labels(train.label_names, str(config.data.train))
     check_flip(train.label_names, config.data.flip, config.data.flip_labels, str(config.data.train))
     mirrored_labels(train.label_names, config.data.flip_labels, str(config.data.train))
     if config.data.validation is not None:
         validation = ShardSet(config.data.validation)
         validation.check_files(share)
-        _check_one_label(validation, share)
+        if look_inside:
+            _check_one_label(validation)
         if list(validation.label_names) != list(train.label_names):
             raise InputError(
                 f"{config.data.validation}: its label names differ from those of {config.data.train}; "
@@ -105,9 +111,9 @@ def check_data(config: RunConfig, share: slice = slice(None)) -> ShardSet:
     return train
 
 
-def _check_one_label(shards: ShardSet, share: slice) -> None:
+def _check_one_label(shards: ShardSet) -> None:
     """Raise InputError where a video has more than one label: the tasks there are take exactly one."""
-    for path in shards.shard_paths(share):
+    for path in shards.shard_paths():
         if label_columns(path) > 1:
             raise InputError(
                 f"{path}: holds videos with several labels, but this task needs exactly one; {ONE_LABEL_REMEDY}"

@@ -13,6 +13,8 @@ from hpcvideo.distributed.environment import child_variables, without_launcher
 from tests.methods.test_pipeline import TRAINING, end_to_end, equal_bits, facts, pipeline, run_cases
 from tests.multihost import ROOT, local_hosts
 
+pytestmark = pytest.mark.faults
+
 BOTH: dict[str, Any] = {
     "data-parallel": end_to_end(3, steps=[0, 3], batch=18, options={"bucket_megabytes": 0.2}),
     "pipeline": pipeline(3, 1, steps=[0, 2], batch=12),

@@ -64,6 +64,7 @@ def test_every_rank_begins_with_the_files_weights_and_a_new_classifier(
     assert "the classifier is new" in event["loaded"]
 
 
+@pytest.mark.faults
 def test_a_run_that_goes_on_needs_the_file_no_more(
     config_values: dict[str, Any], write_config: Write, tmp_path: Path
 ) -> None:

@@ -41,6 +41,7 @@ def tensors(run: Path, part: str) -> dict[str, torch.Tensor]:
     return load_file(run / "checkpoints" / f"step-{STEPS}" / f"{part}.safetensors")
 
 
+@pytest.mark.faults
 def test_a_run_is_saved_with_the_statistics_of_all_ranks_batches_and_resumes_to_the_same_bits(
     config_values: dict[str, Any], write_config: Write, tmp_path: Path
 ) -> None:
@@ -101,6 +102,7 @@ def brute_force(config: Path, weights: dict[str, torch.Tensor]) -> dict[str, tor
     return expected
 
 
+@pytest.mark.faults
 def test_a_run_without_evaluation_measures_for_its_last_checkpoint_with_averaged_weights(
     config_values: dict[str, Any], write_config: Write, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -46,6 +47,7 @@ def test_a_run_in_fp16_tells_its_loss_scale_and_keeps_it_in_the_checkpoint(
     assert scored["clips"] == 11
 
 
+@pytest.mark.faults
 def test_a_run_under_zero_goes_on_with_another_stage_and_another_number_of_ranks(
     config_values: dict[str, Any], write_config: Write, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ from hpcvideo.errors import HpcvideoError
 from hpcvideo.runs import EventLog
 from hpcvideo.training.check import check_run
 from tests.conftest import run_hpcvideo
+from tests.shards.staged_sets import OpenCounter
 
 Write = Callable[[dict[str, Any]], Path]
 
@@ -56,7 +57,7 @@ def test_validation_labels_must_be_those_of_training(
         check_run(config, 1)
 
 
-def test_videos_with_several_labels_are_refused_before_training_by_the_rank_that_looks_at_their_shard(
+def test_videos_with_several_labels_are_refused_before_a_job_is_submitted(
     config_values: dict[str, Any], write_config: Write, tmp_path: Path
 ) -> None:
     from hpcvideo.shards.build import BuildOptions, build_shards
@@ -76,13 +77,19 @@ def test_videos_with_several_labels_are_refused_before_training_by_the_rank_that
     config = load_config(write_config(config_values), [f"data.train={tmp_path / 'set'}", "data.validation=null"])
     with pytest.raises(HpcvideoError, match=r"shard-0000\d\.h5: holds videos with several labels.*exactly one"):
         check_run(config, 2)
-    refusing = 0
-    for rank in range(2):
-        try:
-            check_run(config, 2, rank=rank)
-        except HpcvideoError:
-            refusing += 1
-    assert refusing == 1, "each shard is looked at by one rank alone"
+
+
+def test_ranks_that_start_look_at_each_shard_file_once_and_open_none(
+    config_values: dict[str, Any], write_config: Write, tmp_path: Path, shard_folder: Path
+) -> None:
+    shutil.copytree(shard_folder / "train", tmp_path / "set")
+    (tmp_path / "set" / "shard-00001.h5").unlink()
+    config = load_config(write_config(config_values), [f"data.train={tmp_path / 'set'}", "data.validation=null"])
+    with OpenCounter(tmp_path / "set") as opened:
+        check_run(config, 2, rank=0)
+        with pytest.raises(HpcvideoError, match=r"shard-00001\.h5: is missing"):
+            check_run(config, 2, rank=1)
+        assert not [name for name in opened.counts() if name.endswith(".h5")]
 
 
 def test_a_run_directory_of_another_config_is_refused(
