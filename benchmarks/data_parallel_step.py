@@ -27,6 +27,7 @@ _MODEL = "tsm_resnet18"
 _WORK = {"clips": 4, "frames": 8, "size": 112, "classes": 400}
 _QUICK = {"clips": 2, "frames": 8, "size": 64, "classes": 400}
 _HOSTS, _SHARE = 3, 0.6
+_ROUNDS = 21  # two ranks on two cores: a single round is off by 6 % now and then, so 9 of them would resolve no 3 %
 _PEER = "torch DDP (buffers not sent, gradients as views of its buckets)"
 _SAME = "same model, batch, loss, clipping and SGD in the same processes, taking turns, one thread a rank"
 _PATIENCE_SECONDS = 420
@@ -43,7 +44,7 @@ def deepspeed_claim(quick: bool, tell: Tell) -> Claim:
     """deepspeed_over_ddp: throughput of our method on its DeepSpeed engine over that of DDP, 2 ranks of one thread here."""
     name, bound = "deepspeed_over_ddp", ">= 0.97"
     try:
-        found = measure_here(2, {"work": _QUICK if quick else _WORK, "rounds": 3 if quick else 9}, tell)
+        found = measure_here(2, {"work": _QUICK if quick else _WORK, "rounds": 3 if quick else _ROUNDS}, tell)
     except RanksFailed as failure:
         return Claim(name, None, "x", bound, _PEER, f"NOT MEASURED: {failure}")
     ratio = median(other / own for own, other in zip(_steps(found, "ours"), _steps(found, "ddp"), strict=True))
