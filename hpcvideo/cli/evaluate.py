@@ -13,7 +13,7 @@ def evaluate_command(
     shards: Annotated[Path | None, typer.Option(help="Shard set; default: the config's data.validation.")] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(metavar="1x1|10-crop|10x3", help="Clips x crops of each video; default: the config's evaluation."),
+        typer.Option(metavar="1x1|10-crop|2x3|10x3", help="Clips x crops of each video; default: the config's evaluation."),
     ] = None,
     per_class: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write a row a class.")] = None,
     confusion: Annotated[

@@ -25,18 +25,29 @@ def stream_frames(
     height, width] float. state: what the call for the frames before gave, None at the start of a video.
     Returns logits [batch, number, num_classes], one row a frame. Their mean over the frames of a clip equals the model's
     output for that clip, whatever the pieces in which the frames came (arXiv 1811.08383, section 4.2).
-    Raises InputError for a model that looks ahead or is in training mode.
+    Raises InputError for a model that looks ahead or is in training mode, and ValueError for frames of another shape or a
+    state that is not one of this model for this batch and frame size.
     """
     net = _streamable(model)
     if net.training:
         raise InputError("a stream needs the model in eval mode: call model.eval() first")
-    before = {} if state is None else state
+    if frames.ndim != 5 or frames.shape[1] < 1 or frames.shape[2] != 3:
+        raise ValueError(f"a stream takes frames [batch, 1 or more, 3, height, width], but got {list(frames.shape)}")
+    if state is not None and state.keys() != set(known := _shifted_layers(net)):
+        told = ", ".join(state) or "nothing"
+        raise ValueError(f"the stream's state has {told}, but the model's shifted blocks are {', '.join(known)}")
     after: dict[str, Tensor] = {}
     batch, count = frames.shape[:2]
     activations = net.read_frames(frames)
     for name, layer in net.layers()[1:-1]:
         if isinstance(layer, BasicBlock | Bottleneck | InvertedResidual) and layer.shift is not None:
-            seen = before[name] if name in before else layer.shift.before_the_first(activations, batch)
+            seen = layer.shift.before_the_first(activations, batch) if state is None else state[name]
+            needed = (batch, activations.shape[1] // layer.shift.fold_divisor, *activations.shape[2:])
+            if seen.shape != needed:
+                raise ValueError(
+                    f"the stream's state of {name} is {list(seen.shape)}, but these frames need {list(needed)}; "
+                    "a stream keeps its batch and frame size"
+                )
             activations, after[name] = layer.forward_onwards(activations, seen)
         else:
             activations = layer(activations)
@@ -53,11 +64,7 @@ class OnlineStep(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = _streamable(model)
-        self.state_names = [
-            name
-            for name, layer in self.model.layers()
-            if isinstance(layer, BasicBlock | Bottleneck | InvertedResidual) and layer.shift is not None
-        ]
+        self.state_names = _shifted_layers(self.model)
 
     def forward(self, frame: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """One frame and the state before it to its logits and the state after it."""
@@ -70,6 +77,14 @@ class OnlineStep(nn.Module):
         with torch.no_grad():
             _, after = stream_frames(self.model, frame.unsqueeze(1))
         return tuple(torch.zeros_like(after[name]) for name in self.state_names)
+
+
+def _shifted_layers(net: FrameResNet | FrameMobileNet) -> list[str]:
+    return [
+        name
+        for name, layer in net.layers()
+        if isinstance(layer, BasicBlock | Bottleneck | InvertedResidual) and layer.shift is not None
+    ]
 
 
 def _streamable(model: nn.Module) -> FrameResNet | FrameMobileNet:

@@ -19,7 +19,7 @@ from hpcvideo.training.check import check_data, check_without_data
 from hpcvideo.training.effective_values import effective_values
 from hpcvideo.training.initial_weights import check_initial_weights
 from hpcvideo.training.recipe import RunPlan, plan_run
-from hpcvideo.training.stages import plan_stages
+from hpcvideo.training.stages import optimizer_copies, plan_stages
 
 _CHECKED_STEPS = 4096
 _FORMAT_BYTES = 4096  # JSON and headers of a checkpoint
@@ -75,6 +75,7 @@ def rehearse(
     assert count is not None
     plan = plan_run(config.recipe, count, split.data_parallel)
     stages = plan_stages(config, split, ranks_per_node)
+    parameters = sum(stage.parameter_bytes for stage in stages.stages)
     return DryRun(
         world_size=world_size,
         plan=plan,
@@ -85,8 +86,7 @@ def rehearse(
             shards=None if shards is None else len(shards.manifest.shards),
             shard_bytes=None if shards is None else sum(shard.bytes for shard in shards.manifest.shards),
             run=str(RunDirectory(run).path),
-            checkpoint_bytes=_FORMAT_BYTES
-            + sum(stage.parameter_bytes + stage.optimizer_bytes for stage in stages.stages),
+            checkpoint_bytes=_FORMAT_BYTES + round(parameters * (1 + optimizer_copies(config.recipe))),
             checkpoints_kept=config.checkpoint.keep,
         ),
     )

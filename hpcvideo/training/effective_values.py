@@ -28,7 +28,10 @@ def effective_values(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
     are frozen), and `warnings`, a list of sentences."""
     recipe, split = config.recipe, plan.split
     stages = stage_count(config.method.name, config.method.options())
-    warnings = few_updates_warning(recipe, plan), ema_warning(recipe, plan), bubble_warning(stages, split.accumulation)
+    warnings = (
+        few_updates_warning(recipe, plan), decay_warning(recipe, plan), ema_warning(recipe, plan),
+        bubble_warning(stages, split.accumulation),
+    )  # fmt: skip
     images = recipe.batch_norm.span(split.micro_batch, config.model.frames, split.data_parallel)
     return {
         "global_batch": split.global_batch,
@@ -80,6 +83,19 @@ def few_updates_warning(recipe: RecipeConfig, plan: RunPlan) -> str | None:
         f"no large-batch reference point of MLPerf's ResNet-50 makes fewer than {FEWEST_UPDATES} (65,536 images a batch "
         f"take 83 to 86 epochs, about 1,620 updates or more); use {length} or more{smaller}"
     )
+
+
+def decay_warning(recipe: RecipeConfig, plan: RunPlan) -> str | None:
+    """One sentence where some of decay_epochs have no effect: the run ends before them, or they fall into the warm-up, whose
+    rate does not know them."""
+    at = {epoch: round(epoch * plan.steps_per_epoch) for epoch in recipe.decay_epochs}
+    late = [f"{epoch:g}" for epoch, step in at.items() if step >= plan.total_steps]
+    early = [f"{epoch:g}" for epoch, step in at.items() if step < plan.warmup_steps]
+    parts = [f"{', '.join(late)} after the end of the run (epoch {plan.epoch(plan.total_steps):.4g})"] if late else []
+    if early:
+        hidden = f"inside of the warm-up ({recipe.warmup_epochs:g} epochs), so that the rate jumps down behind it"
+        parts.append(f"{', '.join(early)} {hidden}")
+    return f"recipe.decay_epochs: {' and '.join(parts)}" if parts else None
 
 
 def ema_warning(recipe: RecipeConfig, plan: RunPlan) -> str | None:

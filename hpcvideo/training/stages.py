@@ -10,8 +10,10 @@ from torch import nn
 from hpcvideo.config import RunConfig
 from hpcvideo.config.schema import RecipeConfig
 from hpcvideo.errors import InputError
+from hpcvideo.methods.gradient_exchange import WIRES
+from hpcvideo.methods.options import EndToEndOptions
 from hpcvideo.methods.pipeline.layers import count_layers
-from hpcvideo.methods.pipeline.plan import PipelinePlan, plan_pipeline
+from hpcvideo.methods.pipeline.plan import PipelinePlan, StagePlan, plan_pipeline
 from hpcvideo.methods.protocol import BatchSplit
 from hpcvideo.methods.registry import data_parallel_size, stage_count
 from hpcvideo.models import create_model
@@ -57,11 +59,38 @@ def plan_stages(config: RunConfig, split: BatchSplit, ranks_per_node: int) -> Pi
     clips = (split.micro_batch, config.model.frames, 3, config.data.size, config.data.size)
     layers = count_layers(model, clips, whole=stages == 1)
     costs = [float(layer.flops) for layer in layers]
-    plan = plan_pipeline(layers, costs, stages, split, ranks_per_node, optimizer_copies(config.recipe))
-    if stages == 1:
-        # Without a pipeline there is no layout to choose: replicas are ranks.
-        return replace(plan, grid=replace(plan.grid, stages_adjacent=True))
-    return plan
+    copies, exchanged = optimizer_copies(config.recipe), exchanged_share(config, split)
+    plan = plan_pipeline(layers, costs, stages, split, ranks_per_node, copies, exchanged)
+    if stages > 1:
+        return plan
+    # Without a pipeline there is no layout to choose: replicas are ranks.
+    whole = _divided_by_zero_stages(plan.stages[0], config, split.data_parallel)
+    return replace(plan, stages=(whole,), grid=replace(plan.grid, stages_adjacent=True))
+
+
+def exchanged_share(config: RunConfig, split: BatchSplit) -> float:
+    """Bytes that are all-reduced over data-parallel ranks in a step, as a share of the gradients' bytes in fp32.
+
+    DeepSpeed's ZeRO 1 and 2 all-reduce gradients, 2 those of each micro-batch, and then gather the weights in fp32, which is
+    half of an all-reduce.
+    """
+    options = config.method.options()
+    zero, wire = options.get("zero", 0), WIRES[options.get("wire", "fp32")].itemsize / torch.float32.itemsize
+    return wire * (split.accumulation if zero == 2 else 1) + (0.5 if zero else 0.0)
+
+
+def _divided_by_zero_stages(whole: StagePlan, config: RunConfig, ranks: int) -> StagePlan:
+    """The state that a rank holds under method.zero. Averaged weights stay whole on every rank."""
+    options = EndToEndOptions(**config.method.options())
+    if not options.zero:
+        return whole
+    averages = whole.parameter_bytes * (config.recipe.ema_decay is not None)
+    # Beside the optimizer's part it keeps a second copy of the weights that the part belongs to.
+    own = (whole.optimizer_bytes - averages + whole.parameter_bytes) / ranks
+    gradients = whole.gradient_bytes
+    if options.zero == 2:
+        gradients = min(gradients, round(gradients / ranks + options.bucket_megabytes * 1e6))
+    return replace(whole, optimizer_bytes=round(own) + averages, gradient_bytes=gradients)
 
 
 def optimizer_copies(recipe: RecipeConfig) -> float:

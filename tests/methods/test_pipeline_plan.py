@@ -226,6 +226,26 @@ def test_data_parallel_is_rehearsed_as_one_stage(config_values: dict[str, Any], 
     assert stage_spans(done.stages.grid) == ["0-3"]
 
 
+def test_the_dry_run_counts_what_wire_and_zero_change(
+    config_values: dict[str, Any], write_config: Write, tmp_path: Path
+) -> None:
+    """4 ranks on 2 nodes: of a ring's 4 links one leaves each node, 2 x 3 / 4 of what is reduced; gathering is half."""
+    parameters = 4 * sum(parameter.numel() for parameter in create_model("tsm_resnet18", 3, 4, width=8).parameters())
+    config_values["recipe"] |= {"ema_decay": 0.9, "micro_batch": 1, "global_batch": 8}
+    told = {}
+    for zero, wire in ((0, "fp32"), (0, "bf16"), (1, "bf16"), (2, "fp32")):
+        config_values["method"] = {"name": "end_to_end", "wire": wire, "zero": zero, "bucket_megabytes": 0.01}
+        done = rehearse(load_config(write_config(config_values)), 4, 2, tmp_path / "run")
+        (stage,) = done.stages.stages
+        assert done.files.checkpoint_bytes == pytest.approx(3 * parameters, rel=0.02), "weights, momentum, averages: whole"
+        told[zero, wire] = (done.stages.busiest_node_bytes / parameters, stage.optimizer_bytes, stage.gradient_bytes)
+    assert told[0, "fp32"] == (pytest.approx(1.5), 2 * parameters, parameters)
+    assert told[0, "bf16"] == (pytest.approx(0.75), 2 * parameters, parameters)
+    divided = parameters + 2 * parameters // 4  # averages; momentum and master weights
+    assert told[1, "bf16"] == (pytest.approx(0.75 + 0.75), divided, parameters)
+    assert told[2, "fp32"] == (pytest.approx(2 * 1.5 + 0.75), divided, parameters // 4 + 10_000)
+
+
 def test_an_order_that_is_none_is_found() -> None:
     from hpcvideo.config.schema import RecipeConfig
     from hpcvideo.data.sample_order import GlobalOrder

@@ -56,6 +56,21 @@ def test_the_cache_matters(name, options):
     assert (remembered - forgotten).abs().max() > 1e-4
 
 
+def test_frames_or_a_state_that_do_not_fit_the_stream_are_refused():
+    model = causal_net("tsm_resnet18", 6)
+    video = torch.randn(2, 1, 3, 48, 48, dtype=torch.float64)
+    with torch.no_grad():
+        _, state = stream_frames(model, video)
+        wrong = [
+            (video[:1], state, "layer1.0"), (video[..., :32, :32], state, "frame size"), (video[0], None, "frames \\["),
+            (video[:, :0], state, "1 or more"), (video, {}, "nothing"),
+            (video, {"layer1.0": state["layer1.0"]}, "blocks are"),
+        ]  # fmt: skip
+        for frames, given, reason in wrong:
+            with pytest.raises(ValueError, match=reason):
+                stream_frames(model, frames, given)
+
+
 def test_later_frames_do_not_change_what_a_causal_net_said_before():
     model = causal_net("tsm_resnet18", 6)
     video = torch.randn(1, 6, 3, 48, 48, dtype=torch.float64)

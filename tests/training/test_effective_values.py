@@ -120,6 +120,13 @@ def test_a_length_in_steps_is_warned_of_in_steps() -> None:
     assert "use recipe.steps=1600 or more, or a recipe.global_batch of at most 25" in warning
 
 
+def test_decays_that_the_run_never_sees_or_that_its_warm_up_hides_are_warned_of() -> None:
+    recipe = {"global_batch": 64, "epochs": 10, "warmup_epochs": 2, "decay": "step"}
+    (warning,) = values_of(6400, 1, {**recipe, "decay_epochs": [1, 5, 10, 40]})["warnings"]
+    assert "10, 40 after the end of the run (epoch 10)" in warning and "1 inside of the warm-up (2 epochs)" in warning
+    assert values_of(6400, 1, {**recipe, "decay_epochs": [2, 5, 9]})["warnings"] == []
+
+
 def test_an_average_too_long_for_the_run_is_warned_of_with_one_that_fits() -> None:
     recipe = {"global_batch": 64, "epochs": None, "steps": 500}
     (warning,) = values_of(64_000, 1, {**recipe, "ema_decay": 0.999})["warnings"]

@@ -138,12 +138,14 @@ def test_a_file_that_cannot_be_is_refused_before_anything_is_scored(
 
 def test_a_protocol_can_be_named_that_is_not_the_configs(scored: Path) -> None:
     told = {}
-    for name in ("1x1", "10x3"):
+    for name in ("1x1", "2x3", "10x3"):
         told[name] = json.loads(run_hpcvideo("evaluate", scored / "run", "--protocol", name, "--json").stdout)
     assert {name: each["protocol"] for name, each in told.items()} == {
-        "1x1": "1 clip x 1 centre crop", "10x3": "10 clips x 3 crops of 32x32, logits averaged",
+        "1x1": "1 clip x 1 centre crop", "2x3": "2 clips x 3 crops of 32x32, logits averaged",
+        "10x3": "10 clips x 3 crops of 32x32, logits averaged",
     }  # fmt: skip
     assert {each["clips"] for each in told.values()} == {11}
-    for name, sentence in (("30", "there is no such protocol; there are 1x1, 10-crop, 10x3"), ("10-crop", "mirrors half")):
+    unknown = "there is no such protocol; there are 1x1, 10-crop, 2x3, 10x3"
+    for name, sentence in (("30", unknown), ("10-crop", "mirrors half")):
         refused = run_hpcvideo("evaluate", scored / "run", "--protocol", name, check=False)
         assert refused.returncode == 2 and sentence in " ".join(refused.stderr.split())

@@ -96,11 +96,14 @@ def plan_pipeline(
     split: BatchSplit,
     ranks_per_node: int,
     optimizer_copies: float = 1.0,
+    exchanged: float = 1.0,
 ) -> PipelinePlan:
     """The plan of `stages` stages x split.data_parallel replicas.
 
     layers: counted for one micro-batch of split.micro_batch clips. costs: by layer, what stages are balanced by.
-    optimizer_copies: how many numbers the optimizer keeps a parameter (1 for momentum).
+    optimizer_copies: how many numbers the optimizer keeps a parameter (1 for momentum). exchanged: bytes that are reduced
+    over the replicas, as a share of the gradients' own (a half with 16 bits on the wire); what is told of the traffic
+    depends on it, not who sits where.
     Raises InputError as `cut_layers`.
     """
     parts = cut_layers(layers, costs, stages)
@@ -136,7 +139,7 @@ def plan_pipeline(
         grid=grid,
         balance=balance([stage.cost_share for stage in planned]),
         bubble=bubble_share(stages, split.accumulation),
-        busiest_node_bytes=max(node_traffic(grid, handed_on, gradients)),
+        busiest_node_bytes=max(node_traffic(grid, handed_on, [exchanged * own for own in gradients])),
     )
 
 
