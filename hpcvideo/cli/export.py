@@ -37,6 +37,6 @@ def export_command(
     if as_json:
         print(json.dumps(answer))
         return
-    print(f"{report.file}: {answer['model']} after {trained.step} steps, {answer['weights']} weights, clips of {side}x{side}")
+    print(f"{report.file}: {answer['model']} after {trained.step} steps, {answer['weights']} weights, {side}x{side}")
     print(f"  {', '.join(report.inputs)} -> {', '.join(report.outputs)}")
     print(f"  differs from the network by {report.largest_difference:.1e} of the largest value at most")
