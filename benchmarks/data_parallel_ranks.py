@@ -61,13 +61,15 @@ class Ours:
         """One update from this rank's micro-batch; without exchange each rank goes its own way."""
         self._method._exchange = self._together if exchanged else self._alone
         self._method.step(iter([batch]), self._steps, PhaseClock())
+        if exchanged:
+            self._method.average_statistics()  # as training does after every step
         self._steps += 1
 
 
 class Ddp:
     """The same steps by torch's DistributedDataParallel: same model, normalisation, loss, clipping and optimizer.
 
-    tuned: gradients are views of its buckets and buffers are not sent (nor does our method send any in a step).
+    tuned: gradients are views of its buckets and buffers are not sent (our training averages them after every step).
     """
 
     def __init__(self, parts: MethodParts, tuned: bool) -> None:

@@ -4,7 +4,8 @@ recipe (rate scaled linearly, warm-up), the large one without warm-up, and TSN, 
     python benchmarks/large_batch.py [--quick] [--json FILE] [--seeds N]
 
 Every run is `hpcvideo train` on the demo's configs, 2 ranks of one thread, the same epochs, and micro-batches of 4 clips
-for all, so that BatchNorm sees as many clips in each. Scores are those of held-out videos; see docs/benchmarks.md.
+for all, so that BatchNorm sees as many clips in each; blocks start as the identity (zero-gamma). Scores are those of
+held-out videos; see docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -100,7 +102,8 @@ class Bench:
             "seed": seed, "data.train": self._train, "data.validation": self._held_out, "recipe.global_batch": run.batch,
             "recipe.micro_batch": _MICRO, "recipe.epochs": self.scale.epochs,
             "recipe.warmup_epochs": self.scale.warmup_epochs if run.warm else 0,
-            "model.options.channels_last": "true", "checkpoint.every_epochs": "null", "logging.every_steps": 64,
+            "model.options.channels_last": "true", "model.options.zero_gamma": "true", "checkpoint.every_epochs": "null",
+            "logging.every_steps": 64,
         }  # fmt: skip
         changes = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
         begin = time.monotonic()
@@ -152,15 +155,12 @@ def measure(bench: Bench, seeds: Sequence[int]) -> list[Claim]:
         "published_for_comparison": "12,288 clips are 5.1 % of Kinetics a step, about 1,953 updates",
     }
     tsn = f"TSN, the same network without the shift; chance is {_CHANCE:.1%}, the bound three standard errors above"
+    beside = {"large_minus_no_warmup_top1": round(mean["large batch"] - mean["large batch without warm-up"], 4)}
     return [
         Claim("tsm_top1", mean["small batch"], "", ">= 0.95", "chance", f"small batch: {how}", details),
         Claim("tsn_top1", mean["TSN"], "", f"<= {guess}", "chance", f"{tsn}: {how}", {}),
-        Claim("small_minus_large_top1", mean["small batch"] - mean["large batch"], "", "<= 0.02", "small batch", how, {}),
-        Claim(
-            "large_minus_no_warmup_top1", mean["large batch"] - mean["large batch without warm-up"], "", "> 0",
-            "large batch without warm-up", f"what warm-up is worth: {how}", {},
-        ),
-    ]  # fmt: skip
+        Claim("small_minus_large_top1", mean["small batch"] - mean["large batch"], "", "<= 0.02", "small", how, beside),
+    ]
 
 
 def main() -> None:
@@ -171,6 +171,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.seeds < 1:
         parser.error(f"--seeds {options.seeds}: 1 or more expected")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the run in hand is ended and the folder removed then too
     begin = time.monotonic()
     console = Console(stderr=True, highlight=False)
 

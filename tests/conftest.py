@@ -12,11 +12,15 @@ import numpy as np
 import pytest
 import simplejpeg
 import yaml
+from hypothesis import settings
 
 from hpcvideo.distributed.environment import child_variables, without_launcher
 from hpcvideo.shards.build import BuildOptions, build_shards
 
 CLASSES = ("left", "middle", "right")
+
+settings.register_profile("hpcvideo", deadline=None)  # a busy machine is no failure
+settings.load_profile("hpcvideo")
 
 
 def write_frame_folders(source: Path, videos: int, seed: int) -> None:

@@ -33,7 +33,8 @@ def test_the_twin_without_shift_is_the_same_but_for_the_shift() -> None:
 def test_every_run_is_trained_and_scored_and_rates_follow_the_batch(tmp_path: Path) -> None:
     bench = Bench(tmp_path, Scale(train_videos=128, held_out_videos=16, epochs=1), lambda text: None)
     claims = {claim.name: claim for claim in measure(bench, [1])}
-    assert list(claims) == ["tsm_top1", "tsn_top1", "small_minus_large_top1", "large_minus_no_warmup_top1"]
+    assert list(claims) == ["tsm_top1", "tsn_top1", "small_minus_large_top1"]
+    assert "large_minus_no_warmup_top1" in claims["small_minus_large_top1"].details
     assert [claims[name].bound for name in ("tsm_top1", "small_minus_large_top1")] == [">= 0.95", "<= 0.02"]
     found = claims["tsm_top1"].details["runs"]
     rates = {name: runs[0]["peak_learning_rate"] for name, runs in found.items()}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hpcvideo.training.view_average import ViewAverage
 
 
-@settings(deadline=None)
 @given(st.integers(2, 6), st.integers(1, 5), st.integers(1, 9), st.booleans())
 def test_outputs_are_averaged_by_video_whatever_the_batches(views: int, videos: int, batch: int, softmax: bool) -> None:
     outputs = torch.randn(videos * views, 3, generator=torch.Generator().manual_seed(views * 100 + videos))
