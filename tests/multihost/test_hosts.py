@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -47,6 +48,30 @@ def test_processes_of_a_host_share_its_part_of_the_cores(hosts: Any) -> None:
     folder = Path("/sys/fs/cgroup/cpu") / group.lstrip("/")
     quota, period = (int((folder / f"cpu.cfs_{kind}_us").read_text()) for kind in ("quota", "period"))
     assert quota / period == 0.6 and group.endswith("/1")
+
+
+def test_a_cut_host_is_heard_again_once_it_is_healed(hosts: Any) -> None:
+    """What was sent in between arrives late and nobody is told: so a link fails in mid-collective."""
+    listen = "import socket; s = socket.create_server(('', 5000)); print('up', flush=True); c = s.accept()[0]\n"
+    listen += "while part := c.recv(9): print(part.decode(), flush=True)"
+    send = f"import socket, sys; c = socket.create_connection(('{hosts.addresses[1]}', 5000))\n"
+    send += "for line in sys.stdin: c.sendall(line.encode()[:-1])"
+    server = hosts.start(1, [sys.executable, "-c", listen], os.environ, subprocess.PIPE)
+    assert server.stdout.readline() == "up\n"
+    client = hosts.start(0, [sys.executable, "-uc", send], os.environ, inputs=subprocess.PIPE)
+
+    def say(word: str) -> None:
+        client.stdin.write(f"{word}\n")
+        client.stdin.flush()
+
+    say("before")
+    assert server.stdout.readline() == "before\n"
+    hosts.cut(1)
+    say("between")
+    assert not select.select([server.stdout], [], [], 1.0)[0]
+    hosts.heal(1)
+    assert server.stdout.readline() == "between\n"
+    assert client.poll() is None and server.poll() is None
 
 
 def test_nothing_is_left_where_a_test_fails() -> None:

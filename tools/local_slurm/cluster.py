@@ -15,7 +15,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from local_hosts.limits import remove_groups
+from local_hosts.network import remove
+
 from local_slurm.config import FOLDERS, ClusterError, Shape, check_folder, write_files
+from local_slurm.hosts import ClusterHosts, mark_of
 from local_slurm.processes import daemon_pid, end, job_processes, wait_for
 
 DEFAULT_FOLDER = Path("~/.hpcvideo/local_cluster")
@@ -55,9 +59,9 @@ class LocalCluster:
             self._end_processes()
             self._remove_files()
             self._shape_file.write_text(json.dumps(asdict(shape)) + "\n")
-            write_files(self.folder, shape)
             began = time.monotonic()
             try:
+                self._lay_out(shape)
                 self._start(shape)
                 self._wait_until_idle(shape)
             except BaseException:
@@ -77,7 +81,8 @@ class LocalCluster:
         return f"ended {ended} processes" if was_running or ended else f"no cluster is running in {self.folder}"
 
     def status(self) -> dict[str, Any]:
-        """Whether it runs, its shape, `nodes` ({name: state}) and `jobs` (a list of id, name, state, nodes, time)."""
+        """Whether it runs, its shape, `nodes` ({name: state}), `cut` (nodes whose cable is pulled) and `jobs` (a list of id,
+        name, state, nodes, time)."""
         shape = self._shape()
         answer: dict[str, Any] = {
             "running": self.is_running(),
@@ -85,10 +90,13 @@ class LocalCluster:
             "slurm_conf": str(self.slurm_conf),
             "shape": asdict(shape) if shape else None,
             "nodes": {},
+            "cut": [],
             "jobs": [],
         }
         if answer["running"]:
             answer["nodes"] = self.node_states()
+            if shape and (hosts := self._hosts(shape)):
+                answer["cut"] = [name for name in shape.names() if hosts.is_cut(name)]
             lines = self.run("squeue", "--noheader", "--format=%i|%T|%D|%M|%j").splitlines()
             keys = ("id", "state", "nodes", "time", "name")
             answer["jobs"] = [dict(zip(keys, line.split("|", 4), strict=True)) for line in lines]
@@ -140,11 +148,14 @@ class LocalCluster:
 
     def _shape(self) -> Shape | None:
         try:
-            return Shape(**json.loads(self._shape_file.read_text()))
+            return Shape.from_values(json.loads(self._shape_file.read_text()))
         except FileNotFoundError:
             return None
         except (ValueError, TypeError) as error:
             raise ClusterError(f"{self._shape_file}: not readable ({error}); remove {self.folder}") from error
+
+    def _hosts(self, shape: Shape) -> ClusterHosts | None:
+        return ClusterHosts(self.folder, shape) if shape.hosts else None
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -166,12 +177,26 @@ class LocalCluster:
         for path in self.folder.glob("munge.*"):
             path.unlink()
 
+    def _lay_out(self, shape: Shape) -> None:
+        """Folders, hosts where nodes are hosts, and the config that tells of them."""
+        for name in FOLDERS:
+            (self.folder / name).mkdir(mode=0o755)
+        hosts = self._hosts(shape)
+        write_files(self.folder, shape, hosts.make() if hosts else None)
+
     def _start(self, shape: Shape) -> None:
         files = {"--key-file": "munge.key", "--socket": "munge.socket", "--seed-file": "munge.seed"}
         files |= {"--pid-file": "pids/munged.pid", "--log-file": "log/munged.log"}
         self._start_daemons([["munged", "--force", *(f"{k}={self.folder}/{v}" for k, v in files.items())]])
-        self._start_daemons([["slurmctld", "-c", "-f", str(self.slurm_conf)]])
-        self._start_daemons([["slurmd", "-f", str(self.slurm_conf), "-N", name] for name in shape.names()])
+        hosts = self._hosts(shape)
+        self._start_daemons([[*(hosts.before_slurmctld() if hosts else ()), "slurmctld", "-c", "-f", str(self.slurm_conf)]])
+        self._start_nodes(shape, shape.names())
+
+    def _start_nodes(self, shape: Shape, names: list[str]) -> None:
+        hosts = self._hosts(shape)
+        self._start_daemons(
+            [[*(hosts.before_slurmd(n) if hosts else ()), "slurmd", "-f", str(self.slurm_conf), "-N", n] for n in names]
+        )
 
     def _start_daemons(self, commands: list[list[str]]) -> None:
         """Run commands that put themselves into the background, and wait until each has done so."""
@@ -228,6 +253,8 @@ class LocalCluster:
             ended += end([pid for pid in map(self._pid, names) if pid])
             if names != ["munged"]:
                 ended += end(self.job_processes())
+        remove(mark_of(self.folder))
+        remove_groups(mark_of(self.folder))
         return ended
 
 
