@@ -1,4 +1,4 @@
-"""`hpcvideo doctor`: what this machine lacks, found before a job finds it."""
+"""`hpcvideo doctor`: what this machine, or a cluster, lacks, found before a job finds it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 def doctor_command(
     data: Annotated[Path | None, typer.Option(help="A shard set: does it open, and how fast can this node feed it?")] = None,
+    site: Annotated[str | None, typer.Option(help="A site profile: does it fit what its Slurm says?")] = None,
+    rehearsal: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Do the ranks of a rehearsed job (submit --rehearse) fit together?")
+    ] = None,
+    rank: Annotated[bool, typer.Option("--rank", help="What each rank of a rehearsed job runs; with --run.")] = False,
+    run: Annotated[Path | None, typer.Option(help="With --rank: the run directory.")] = None,
     clips_per_second: Annotated[
         float | None, typer.Option(min=0.001, help="With --data: the rate to feed; exit code 1 where it cannot be.")
     ] = None,
@@ -25,9 +31,27 @@ def doctor_command(
     seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure.")] = 10.0,
     as_json: Annotated[bool, typer.Option("--json", help="The answer as one JSON object.")] = False,
 ) -> None:
-    """Check this machine: whether it can feed its GPUs from a shard set (--data)."""
-    if data is None:
-        raise InputError("nothing to check; say what, e.g. --data SHARDS --clips-per-second 400")
+    """Check a machine's feed of clips (--data), a site's profile (--site) or a rehearsed job (--rehearsal)."""
+    if [data, site, rehearsal, rank or None].count(None) != 3:
+        raise InputError("say what to check: one of --data SHARDS, --site NAME, --rehearsal RUN and --rank --run RUN")
+    if (run is not None) != rank:
+        raise InputError("--rank and --run RUN go together")
+    if run is not None:
+        from hpcvideo.cli.doctor_rank import rehearse_rank
+
+        rehearse_rank(run.absolute())
+        return
+    if site is not None:
+        from hpcvideo.cli.doctor_site import show_site
+
+        show_site(site, as_json)
+        return
+    if rehearsal is not None:
+        from hpcvideo.cli.doctor_site import show_rehearsal
+
+        show_rehearsal(rehearsal.absolute(), as_json)
+        return
+    assert data is not None
     answer = _feed(data.absolute(), clips_per_second, workers, frames, size, seconds)
     if as_json:
         print(json.dumps(answer))

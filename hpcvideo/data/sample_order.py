@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcvideo.data.batch_slice import rank_slice as rank_slice
 from hpcvideo.distributed.keyed_random import KeyedStream, combine, hash_range
 
 _ORDER_PURPOSE = 1  # keeps the order's hashes apart from those of augmentation
@@ -68,17 +69,6 @@ def global_batch(samples: int, seed: int, step: int, size: int) -> tuple[NDArray
     Raises ValueError where there is no sample, or a size or step is out of range.
     """
     return GlobalOrder(samples, seed).batch(step, size, slice(0, size))
-
-
-def rank_slice(size: int, rank: int, world_size: int) -> slice:
-    """The contiguous part of a global batch that a rank takes. Raises ValueError where the batch does not divide.
-
-    Contiguous, so that r ranks and one rank that accumulates r micro-batches form the same micro-batches.
-    """
-    if size % world_size:
-        raise ValueError(f"a global batch of {size} does not divide over {world_size} ranks")
-    share = size // world_size
-    return slice(rank * share, (rank + 1) * share)
 
 
 def evaluation_steps(samples: int, batch: int, world_size: int, views: int = 1) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hpcvideo.distributed.environment import ProcessEnvironment, demanded_device
+from hpcvideo.distributed.environment import ProcessEnvironment, demanded_device, device_index
 from hpcvideo.errors import OperationFailed
 
 
@@ -41,7 +41,7 @@ def choose_device(place: ProcessEnvironment) -> Device:
             "check the driver, the allocation (--gpus-per-node) and that torch is a CUDA build"
         )
     if torch.cuda.is_available() and demanded != "cpu":
-        device = torch.device("cuda", place.local_rank % torch.cuda.device_count())
+        device = torch.device("cuda", device_index(place, torch.cuda.device_count()))
         torch.cuda.set_device(device)
         return Device(device, "cuda", "nccl")
     return Device(torch.device("cpu"), "cpu", "gloo")

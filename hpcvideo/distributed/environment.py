@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpcvideo.distributed.slurm_notation import expand_task_counts, first_host, port_of_job
 from hpcvideo.errors import InputError, OperationFailed
 
 MPI_SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 MPI_VARIABLES = (*MPI_SIZE_VARIABLES, "PMIX_RANK", "PMIX_NAMESPACE", "PALS_RANKID")
-FIRST_JOB_PORT = 20000
-JOB_PORTS = 10000  # 20000..29999 lies below Linux's ephemeral range (32768..60999): no client socket takes it by chance
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,8 @@ class ProcessEnvironment:
     master_address: str
     master_port: int
     job_id: str | None
+    attempt: str = ""
+    """Names this start of this step of the job among all that the cluster runs; empty where no Slurm step started it."""
 
 
 def discover(variables: Mapping[str, str] | None = None) -> ProcessEnvironment:
@@ -114,31 +115,8 @@ def _from_slurm(values: Mapping[str, str]) -> ProcessEnvironment:
         master_address=address,
         master_port=_integer(values, "HPCVIDEO_MASTER_PORT", port_of_job(job_id)),
         job_id=job_id,
+        attempt=".".join((job_id, values.get("SLURM_STEP_ID", ""), values.get("SLURM_RESTART_COUNT", "0"))),
     )
-
-
-def port_of_job(job_id: str) -> int:
-    """A port outside the ephemeral range that differs between neighbouring jobs."""
-    digits = "".join(character for character in job_id if character.isdigit()) or "0"
-    return FIRST_JOB_PORT + int(digits) % JOB_PORTS
-
-
-def expand_task_counts(text: str) -> list[int]:
-    """Slurm's tasks per node, `2(x3),1` -> [2, 2, 2, 1]; an empty text gives an empty list."""
-    counts: list[int] = []
-    for part in filter(None, text.split(",")):
-        count, _, repeat = part.partition("(x")
-        counts += [int(count)] * (int(repeat.rstrip(")")) if repeat else 1)
-    return counts
-
-
-def first_host(nodelist: str) -> str:
-    """The first name of a Slurm node list: `node[007-009,12],b1` -> `node007`."""
-    head, bracket, rest = nodelist.partition("[")
-    if not bracket or "," in head:
-        return nodelist.split(",")[0]
-    first = rest.partition("]")[0].split(",")[0].split("-")[0]
-    return head + first + rest.partition("]")[2].split(",")[0]
 
 
 def _first_slurm_host(values: Mapping[str, str]) -> str:
@@ -257,6 +235,39 @@ def demanded_device() -> str | None:
     return os.environ.get("HPCVIDEO_DEVICE")
 
 
+def device_index(place: ProcessEnvironment, visible_devices: int) -> int:
+    """Which of the devices that a rank sees is its own: local rank modulo visible devices.
+
+    Right whether Slurm shows each task all devices of its node or its own alone.
+    """
+    return place.local_rank % visible_devices
+
+
+def visible_devices() -> list[str] | None:
+    """Names of the devices that this process was given, as its launcher numbers them; None where it was told of none."""
+    for name in ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL"):
+        if os.environ.get(name):
+            return os.environ[name].split(",")
+    return None
+
+
+def node_mtbf_hours() -> float | None:
+    """Hours between failures of one node, as the batch script exports the site's profile; None without a profile.
+
+    Raises InputError where it is no positive number.
+    """
+    text = os.environ.get("HPCVIDEO_NODE_MTBF_HOURS")
+    if text is None:
+        return None
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = 0.0
+    if not 0 < hours < float("inf"):
+        raise InputError(f"environment variable HPCVIDEO_NODE_MTBF_HOURS is {text!r}; expected hours, a number above 0")
+    return hours
+
+
 def slurm_task_count() -> int:
     """Tasks of the Slurm step that this process belongs to; 1 outside of one."""
     if "SLURM_STEP_ID" not in os.environ or "SLURM_PROCID" not in os.environ:
@@ -294,3 +305,25 @@ def home_folder() -> Path:
         return Path.home()
     except RuntimeError as error:
         raise OperationFailed("no home folder is known for this user; set HOME") from error
+
+
+def own_cores() -> list[int]:
+    """Numbers of the cores that this process may run on, ascending."""
+    return sorted(os.sched_getaffinity(0))
+
+
+def step_variables() -> dict[str, str]:
+    """What the launcher and the site say of the step's nodes and this rank's cores and network; without what is unset."""
+    names = ("SLURM_STEP_NODELIST", "SLURM_CPUS_PER_TASK", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "NCCL_IB_HCA")
+    return {name: os.environ[name] for name in names if os.environ.get(name)}
+
+
+def let_nccl_give_up() -> None:
+    """From now on a collective by NCCL that takes longer than its time-out raises; it would end the process else."""
+    os.environ["TORCH_NCCL_BLOCKING_WAIT"] = "1"
+
+
+def script_started() -> float | None:
+    """When the batch script of this job began, seconds since the epoch, as it says itself; None outside of one."""
+    text = os.environ.get("HPCVIDEO_SCRIPT_STARTED", "")
+    return float(text) if text.replace(".", "", 1).isdigit() else None

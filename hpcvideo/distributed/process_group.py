@@ -13,38 +13,64 @@ from torch import Tensor
 
 from hpcvideo.distributed.device import Device, choose_device
 from hpcvideo.distributed.environment import ProcessEnvironment, cores_per_rank, export_for_deepspeed
-from hpcvideo.errors import OperationFailed
+from hpcvideo.distributed.meeting import find_meeting, hold_meeting
+from hpcvideo.errors import OperationFailed, Stopped, StoppedForGood
 
 TIMEOUT = timedelta(minutes=10)
 
 
 @contextmanager
-def joined(place: ProcessEnvironment, device: Device | None = None) -> Iterator[Device]:
+def joined(
+    place: ProcessEnvironment, device: Device | None = None, timeout: timedelta = TIMEOUT
+) -> Iterator[Device]:
     """Within this block the ranks form one process group and this one has its device and its share of the cores.
 
-    device: this one instead of the rank's own, for work that needs no GPU.
+    device: this one instead of the rank's own, for work that needs no GPU. timeout: how long a collective waits for a rank.
+    A block that ends because the ranks were asked to stop, which all of them raise together, is left in good order.
     Raises OperationFailed where the ranks do not find each other.
     """
     device = device or choose_device(place)
     export_for_deepspeed(place, device.accelerator, device.torch_device.index or 0)
     torch.set_num_threads(cores_per_rank(place))
-    meeting_point = f"tcp://{place.master_address}:{place.master_port}"
     try:
-        dist.init_process_group(
-            device.backend, init_method=meeting_point, rank=place.rank, world_size=place.world_size, timeout=TIMEOUT
-        )
+        with _meeting(place) as meeting:
+            dist.init_process_group(
+                device.backend, **meeting, rank=place.rank, world_size=place.world_size, timeout=timeout
+            )
     except (RuntimeError, ValueError) as error:
         raise OperationFailed(
-            f"rank {place.rank} of {place.world_size} on {place.node_name} could not join the others at {meeting_point}: "
-            f"{str(error).splitlines()[0]}"
+            f"rank {place.rank} of {place.world_size} on {place.node_name} could not join the others at "
+            f"{place.master_address}:{place.master_port}: {str(error).splitlines()[0]}"
         ) from error
     try:
         yield device
+    except (Stopped, StoppedForGood):
+        dist.destroy_process_group()
+        raise
     except BaseException:
         # Not destroyed here: after a failure a peer may be stuck in a collective, and waiting for it would hang this rank.
         raise
     else:
         dist.destroy_process_group()
+
+
+@contextmanager
+def _meeting(place: ProcessEnvironment) -> Iterator[dict[str, Any]]:
+    """Where torch.distributed shall meet. Under Slurm the port only follows from the job's number, and may be taken."""
+    if place.launcher != "slurm" or place.world_size == 1:
+        yield {"init_method": f"tcp://{place.master_address}:{place.master_port}"}
+    elif place.rank == 0:
+        with hold_meeting(place) as held:
+            descriptor = held.listener.detach()
+            yield {
+                "store": dist.TCPStore(
+                    place.master_address, held.port, place.world_size, True, TIMEOUT,
+                    wait_for_workers=False, master_listen_fd=descriptor,
+                )
+            }  # fmt: skip
+    else:
+        port = find_meeting(place, TIMEOUT.total_seconds())
+        yield {"store": dist.TCPStore(place.master_address, port, place.world_size, False, TIMEOUT, wait_for_workers=False)}
 
 
 def average(tensors: list[Tensor], device: Device, group: Any = None) -> None:
@@ -57,8 +83,9 @@ def average(tensors: list[Tensor], device: Device, group: Any = None) -> None:
         flat = torch.cat([tensor.detach().reshape(-1).to(device.torch_device) for tensor in alike])
         dist.all_reduce(flat, group=group)
         flat /= dist.get_world_size(group)
-        for tensor, part in zip(alike, flat.split([tensor.numel() for tensor in alike]), strict=True):
-            tensor.copy_(part.view_as(tensor))
+        parts = flat.split([tensor.numel() for tensor in alike])
+        with torch.no_grad():  # in one call: a loop over a ResNet's 106 statistics takes longer than their exchange
+            torch._foreach_copy_(alike, [part.view_as(tensor) for part, tensor in zip(parts, alike, strict=True)])
 
 
 def total(values: Tensor, device: Device, group: Any = None) -> Tensor:

@@ -12,11 +12,9 @@ import pytest
 from hpcvideo.distributed.environment import (
     child_variables,
     discover,
-    expand_task_counts,
-    first_host,
-    port_of_job,
     without_launcher,
 )
+from hpcvideo.distributed.slurm_notation import expand_task_counts, first_host, port_of_job, ports_of_job
 from hpcvideo.errors import InputError
 
 SLURM_TASK = {
@@ -93,6 +91,14 @@ def test_task_counts_expand() -> None:
 def test_ports_of_neighbouring_jobs_differ_and_lie_below_the_ephemeral_range() -> None:
     ports = [port_of_job(str(job)) for job in range(5000, 6000)]
     assert len(set(ports)) == 1000 and min(ports) >= 20000 and max(ports) < 32768
+
+
+def test_a_job_has_other_ports_in_store_that_its_neighbours_do_not_try_first() -> None:
+    rows = {first: ports_of_job(first) for first in range(24000, 24100)}
+    assert all(row[0] == first and len(set(row)) == 16 for first, row in rows.items())
+    assert all(20000 <= port < 30000 for row in rows.values() for port in row)
+    assert not {port for row in rows.values() for port in row[1:]} & set(rows)
+    assert ports_of_job(50123)[0] == 50123, "one that the user chose is kept"
 
 
 ASK = (
