@@ -26,3 +26,12 @@ class Stopped(HpcvideoError):
     """
 
     exit_code = 75
+
+
+class StoppedForGood(HpcvideoError):
+    """It was asked to stop and not to come back, by the file `stop` in its run directory: exit code 93.
+
+    A batch script starts neither itself nor the later jobs of its chain again.
+    """
+
+    exit_code = 93

@@ -29,6 +29,7 @@ _SHOWN = (
     ("precision", "precision"),
     ("batch_norm_span", "one BatchNorm statistic sees"),
     ("devices", "device"),
+    ("checkpoints", "checkpoints"),
     ("startup_seconds", "start-up (s)"),
 )
 
@@ -149,13 +150,30 @@ def _line(event: dict[str, Any]) -> str:
             f"({event['clips']} clips) in {event['seconds']:.1f} s"
         )
     if kind == "checkpoint":
-        return f"checkpoint {event['path']}  {event['bytes'] / 1e6:.1f} MB in {event['seconds']:.2f} s"
+        written = f", written in {event['write_seconds']:.2f} s beside it" if "write_seconds" in event else ""
+        following = f", the next one after step {event['interval']['next_step']}" if "interval" in event else ""
+        size = f"{event['bytes'] / 1e6:.1f} MB"
+        return f"checkpoint {event['path']}  {size}, training waited {event['seconds']:.3f} s{written}{following}"
+    if kind == "warning":
+        return f"warning: {event['sentence']}"
     if kind == "end":
         return f"{event['reason']} after step {event['step']}, {event['seconds']:.1f} s since this start"
     if kind == "init":
         return f"first weights of {event['path']}: {event['loaded']}"
     if kind == "bad_clip":
         return f"skipped a {event['set']} clip: {event['reason']}"
+    if kind == "preemption":
+        return f"asked to stop ({event['cause']}): all is saved after step {event['step']}"
+    if kind == "rollback":
+        return (
+            f"warning: step {event['skipped_batch']}: {event['reason']}; back from step {event['step']} to step "
+            f"{event['to_step']}, and on without that batch"
+        )
+    if kind == "straggler":
+        return (
+            f"warning: rank {event['rank']} on {event['node']} works {event['seconds']:.3g} s a step, the others "
+            f"{event['median_seconds']:.3g} s"
+        )
     if kind == "resume":
         return f"resumed after step {event['step']}"
     return ""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hpcvideo.errors import HpcvideoError
+from hpcvideo.errors import HpcvideoError, Stopped, StoppedForGood
+from hpcvideo.runs.failure import LOST_PEERS, record_failure
+from hpcvideo.runs.one_at_a_time import Taken
 
-LOST_PEERS = "lost its peers"
-"""How the record of a rank begins that only noticed that others had gone; the batch script looks for the others' causes."""
-
+_LAST_WORDS_SECONDS = 1.0  # where one rank's exit code ends the others, rank 0 speaks first
 _PEER_FAULTS = ("connection reset by peer", "connection closed by peer", "broken pipe", "gloo", "nccl", "tcpstore")
 
 
@@ -33,8 +34,6 @@ class RankGuard:
 
     def fail(self, exit_code: int, sentence: str, details: str = "") -> None:
         """Tell and record a failure."""
-        from hpcvideo.runs.failure import record_failure
-
         print(f"{details}hpcvideo: {sentence}", file=sys.stderr)
         if self.run is not None and (self.owned or self.in_slurm_step):
             record_failure(self.run, self.rank, exit_code, sentence, details)
@@ -45,11 +44,23 @@ def guarded(guard: RankGuard) -> Iterator[None]:
     """Run a rank's work. After a failure the process leaves by os._exit.
 
     At once and without clean-up, since a peer may hang in a collective, and MPI's own exit would wait for it: only a rank
-    that is gone makes the launcher end the others.
+    that is gone makes the launcher end the others. Ranks that all stop in good order leave as after their work.
     """
     code = 0
     try:
         yield
+    except (Stopped, StoppedForGood) as stop:
+        if guard.rank == 0:
+            print(f"hpcvideo: {stop}", file=sys.stderr, flush=True)
+        elif isinstance(stop, StoppedForGood):
+            time.sleep(_LAST_WORDS_SECONDS)
+        raise SystemExit(stop.exit_code) from None
+    except Taken as error:  # the run is another job's, and so are its records of failures
+        code = error.exit_code
+        if guard.rank == 0:
+            print(f"hpcvideo: {error}", file=sys.stderr)
+        else:
+            time.sleep(_LAST_WORDS_SECONDS)
     except HpcvideoError as error:
         code = error.exit_code
         guard.fail(code, str(error))

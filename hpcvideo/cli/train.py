@@ -23,7 +23,10 @@ def train_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Events as JSON lines on standard output.")] = False,
 ) -> None:
-    """Train a model, or go on with the run in the run directory."""
+    """Train a model, or go on with the run in the run directory.
+
+    Exit codes besides 0, 1 and 2: 75 stopped in good order, the same command goes on; 93 stopped by the file RUN/stop.
+    """
     from hpcvideo.cli.rank import RankGuard, guarded
     from hpcvideo.errors import InputError
 
@@ -37,13 +40,21 @@ def train_command(
             "--ranks, --ranks-per-node and --samples only plan (--dry-run); to train on more ranks start with srun, "
             "torchrun or mpiexec"
         )
+    from hpcvideo.training.stop_signals import StopSignals
+
+    # Before anything starts a thread, and never closed: what comes while the process leaves is late.
+    signals = StopSignals()
+    signals.start()
     guard = RankGuard(run.absolute() if run else None)
     with guarded(guard):
         from hpcvideo.config import load_config
         from hpcvideo.distributed.environment import discover
+        from hpcvideo.runs import RunDirectory
+        from hpcvideo.training.stopping import refuse_stopped
 
         loaded = load_config(config, settings or [])
         directory = guard.run = (run or Path("runs") / loaded.name).absolute()
+        refuse_stopped(RunDirectory(directory))
         place = discover()
 
         from hpcvideo.cli.progress import training_listener
@@ -53,4 +64,4 @@ def train_command(
         plan = check_run(loaded, place.world_size, directory, place.nodes, place.rank)
         guard.owned = True
         with training_listener(as_json, place.rank) as listener:
-            train(loaded, plan, directory, place, listener)
+            train(loaded, plan, directory, place, listener, signals)

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hpcvideo.config.batch_norm import BatchNormConfig
+from hpcvideo.config.checkpoint import CheckpointConfig
+from hpcvideo.config.faults import FaultsConfig
 from hpcvideo.config.optimizers import OptimizerConfig, SgdConfig
 
 
@@ -195,20 +197,6 @@ class EvaluationConfig(_Section):
     ] = "logits"
 
 
-class CheckpointConfig(_Section):
-    """When checkpoints are written (always at the end) and how many are kept."""
-
-    every_steps: Annotated[int | None, Field(ge=1)] = None
-    every_epochs: Annotated[float | None, Field(gt=0)] = None
-    keep: Annotated[int, Field(ge=1)] = 2
-
-    @model_validator(mode="after")
-    def _one_interval(self) -> CheckpointConfig:
-        if self.every_steps is not None and self.every_epochs is not None:
-            raise ValueError("give every_steps or every_epochs, not both")
-        return self
-
-
 class LoggingConfig(_Section):
     """How often a step is written to events.jsonl; the line covers all steps since the one before."""
 
@@ -228,6 +216,7 @@ class RunConfig(_Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     logging: LoggingConfig = LoggingConfig()
+    faults: FaultsConfig = FaultsConfig()
 
     @model_validator(mode="after")
     def _views_fit(self) -> RunConfig:
@@ -246,15 +235,14 @@ class RunConfig(_Section):
         return self.model_dump(mode="json")
 
     def deciding(self) -> dict[str, Any]:
-        """`resolved` without what may differ when a run goes on: name, logging, checkpoint interval, evaluation, loader
+        """`resolved` without what may differ when a run goes on: name, logging, checkpoints, evaluation, faults, loader
         workers and read-ahead, what to do with bad clips, and where the shard sets lie and are staged to (which set it is,
         checkpoints tell by its digest).
 
         A pipeline counts as end_to_end: with equal micro-batches both train alike, and each resumes what the other left. Of
         the options of both only the wire's type counts.
-        The checkpoint and evaluation intervals reach only BatchNorm's running statistics, and these by rounding alone.
         """
-        left_out = ("name", "logging", "checkpoint", "evaluation")
+        left_out = ("name", "logging", "checkpoint", "evaluation", "faults")
         values = {key: value for key, value in self.resolved().items() if key not in left_out}
         places = ("train", "validation", "stage")
         free = (*places, "workers", "worker_kind", "prefetch", "on_bad_clip", "max_bad_videos")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hpcvideo.errors import InputError
+from hpcvideo.models.batch_norm import running_statistics
 
 _KIND = "/averaged"
 
@@ -24,6 +25,7 @@ class AveragedWeights:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._model, self._decay = model, decay
+        self._statistics = list(running_statistics(model))
         self._average = {name: tensor.detach().clone() for name, tensor in self._live().items()}
 
     @torch.no_grad()
@@ -46,13 +48,12 @@ class AveragedWeights:
             self._swap()
 
     def statistics(self) -> list[Tensor]:
-        """The averaged buffers, which differ from rank to rank until they are made equal, in place."""
-        buffers = dict(self._model.named_buffers())
-        return [tensor for name, tensor in self._average.items() if name in buffers]
+        """The averages of `running_statistics`, which differ from rank to rank until they are made equal, in place."""
+        return [self._average[name] for name in self._statistics]
 
     def state(self) -> dict[str, Tensor]:
-        """Every average as `NAME/averaged` -> contiguous CPU copy."""
-        return {f"{name}{_KIND}": tensor.to("cpu", copy=True).contiguous() for name, tensor in self._average.items()}
+        """Every average as `NAME/averaged`: the tensor itself, which the next update changes."""
+        return {f"{name}{_KIND}": tensor for name, tensor in self._average.items()}
 
     def load(self, extra: Mapping[str, Tensor]) -> None:
         """Set what `state` gave. Raises InputError where an average is missing or has another shape."""

@@ -19,11 +19,11 @@ from hpcvideo.methods.forward_key import forward_key
 from hpcvideo.methods.gradient_exchange import WIRES, GradientExchange
 from hpcvideo.methods.gradient_norm import scale_gradients
 from hpcvideo.methods.loss_scale import LossScale
-from hpcvideo.methods.named_state import load_model_state, load_optimizer_state, model_state, optimizer_state
+from hpcvideo.methods.named_state import load_model_state, load_optimizer_state, optimizer_state
 from hpcvideo.methods.partitioned_state import collect_partitioned_state, load_partitioned_state
 from hpcvideo.methods.precision import InPrecision
-from hpcvideo.methods.protocol import BatchShare, MethodParts, StepResult
-from hpcvideo.models.batch_norm import share_batch_norms
+from hpcvideo.methods.protocol import BatchShare, Holders, MethodParts, StepResult
+from hpcvideo.models.batch_norm import running_statistics, share_batch_norms
 from hpcvideo.models.normalisation import normalise_clips
 from hpcvideo.models.precise_statistics import measured_statistics
 from hpcvideo.runs.phases import PhaseClock
@@ -54,6 +54,7 @@ class EndToEnd:
         self._optimizer = parts.optimizer(self._model)
         settings = zero_settings(zero, wire, bucket_bytes, parts.gradient_clip, parts.device) if zero else None
         self._engine = start_engine(self._network, self._optimizer, parts.split, parts.device, settings)
+        self._statistics = list(running_statistics(self._model).values())  # looked up once: this is asked for every step
         self._exchange = None if zero else GradientExchange(self._model.parameters(), wire, bucket_bytes)
         self._reducing = timed_reductions(self._engine.optimizer) if zero else None
         self._averaged = None if parts.ema_decay is None else AveragedWeights(self._model, parts.ema_decay)
@@ -146,8 +147,7 @@ class EndToEnd:
         return in_place_of_trained(self._averaged)
 
     def average_statistics(self) -> None:
-        buffers = [buffer for buffer in self._model.buffers() if buffer.is_floating_point()]
-        average(buffers + ([] if self._averaged is None else self._averaged.statistics()), self._device)
+        average(self._statistics + ([] if self._averaged is None else self._averaged.statistics()), self._device)
 
     def measure_statistics(self, micro_batches: Iterator[Mapping[str, Any]]) -> None:
         with measured_statistics(self._model, partial(total, device=self._device)):
@@ -155,7 +155,7 @@ class EndToEnd:
                 self._network(normalise_clips(piece["clips"].to(self._device.torch_device)))
 
     def weights(self) -> dict[str, Tensor]:
-        return model_state(self._model)
+        return dict(self._model.state_dict())
 
     def optimizer_state(self) -> dict[str, Tensor]:
         if self._zero:
@@ -165,6 +165,9 @@ class EndToEnd:
     def extra_state(self) -> dict[str, Tensor]:
         averaged = {} if self._averaged is None else self._averaged.state()
         return averaged if self._loss_scale is None else {**averaged, **self._loss_scale.state()}
+
+    def holders(self, part: str) -> Holders:
+        return Holders((0,) if self._zero and part == "optimizer" else range(self.share.count))
 
     def load(
         self, weights: Mapping[str, Tensor], optimizer_state: Mapping[str, Tensor], extra: Mapping[str, Tensor]

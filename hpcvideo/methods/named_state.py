@@ -12,11 +12,6 @@ from torch.optim import Optimizer
 from hpcvideo.errors import InputError
 
 
-def model_state(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name, as contiguous CPU copies."""
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()}
-
-
 def load_model_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Copy values into the model's own tensors. Raises InputError naming what is missing, unknown or misshaped."""
     own = model.state_dict()
@@ -40,7 +35,7 @@ _OF_GROUP = "group_"
 
 
 def optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Every tensor the optimizer keeps, as `PARAMETER/STATE` -> contiguous CPU copy. None before the first step.
+    """Every tensor the optimizer keeps, as `PARAMETER/STATE`: the tensor itself. None before the first step.
 
     A group's counter is told of each of its parameters, as `PARAMETER/group_step` (int64, no axes): so it fits other groups
     and a stage of the model too. Raises TypeError for state that is no tensor (None apart): it would be lost without a word.
@@ -50,7 +45,7 @@ def optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]
     for parameter, values in optimizer.state.items():
         for key, value in values.items():
             if isinstance(value, Tensor):
-                state[f"{names[parameter]}/{key}"] = value.detach().to("cpu", copy=True).contiguous()
+                state[f"{names[parameter]}/{key}"] = value.detach()
             elif value is not None:
                 raise TypeError(f"optimizer state {key} of {names[parameter]} is a {type(value).__name__}, not a tensor")
     for group in optimizer.param_groups:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -71,6 +71,15 @@ class StepResult:
     loss_scale: float | None = None
 
 
+@dataclass(frozen=True)
+class Holders:
+    """Who has the same tensors of a part of a checkpoint: ranks, in order. label: what tells these tensors from those that
+    other ranks have, part of file names; empty where they are all there are."""
+
+    ranks: Sequence[int]
+    label: str = ""
+
+
 class Method(Protocol):
     """One way to train. Batches are what hpcvideo.data.ClipLoader gives."""
 
@@ -102,7 +111,10 @@ class Method(Protocol):
         it gives whether. For what evaluates or measures; no step may fall into it."""
 
     def average_statistics(self) -> None:
-        """Give every rank the mean of the ranks' running statistics (BatchNorm). Collective."""
+        """Give every rank the mean of the ranks' running statistics (BatchNorm); called after every step. Collective.
+
+        Frozen ones keep theirs: a mean of equal values is not always that value to the last bit.
+        """
 
     def measure_statistics(self, micro_batches: Iterator[Mapping[str, Any]]) -> None:
         """Give every rank the population statistics of BatchNorm's inputs over this rank's micro-batches and all others'.
@@ -112,13 +124,18 @@ class Method(Protocol):
         """
 
     def weights(self) -> dict[str, Tensor]:
-        """Parameters and buffers by layer name. Collective; complete on rank 0."""
+        """Parameters and buffers by layer name: those that this rank has, on its device. They are the live ones, which the
+        next step changes: who keeps them longer copies them."""
 
     def optimizer_state(self) -> dict[str, Tensor]:
-        """Optimizer tensors as `PARAMETER/STATE`, e.g. `layer1.0.conv1.weight/momentum_buffer`. Collective, as above."""
+        """Optimizer tensors as `PARAMETER/STATE`, e.g. `layer1.0.conv1.weight/momentum_buffer`; live as well. Collective."""
 
     def extra_state(self) -> dict[str, Tensor]:
-        """What else the method must keep between steps (carried features, messages in flight), by name."""
+        """What else the method must keep between steps (carried features, messages in flight), by name; live as well."""
+
+    def holders(self, part: str) -> Holders:
+        """The ranks that have the same tensors as this one of `weights`, `optimizer` or `extra`. A rank that is not among
+        them has none. No name is with two groups of holders, and all groups together have everything."""
 
     def load(
         self, weights: Mapping[str, Tensor], optimizer_state: Mapping[str, Tensor], extra: Mapping[str, Tensor]

@@ -57,6 +57,16 @@ class GroupBatchNorm(_BatchNorm):
         return normalised
 
 
+def running_statistics(model: nn.Module) -> dict[str, Tensor]:
+    """The model's floating-point buffers that training changes, by name: all but those of frozen BatchNorms."""
+    frozen = [f"{name}." for name, module in model.named_modules() if isinstance(module, FrozenBatchNorm)]
+    return {
+        name: buffer
+        for name, buffer in model.named_buffers()
+        if buffer.is_floating_point() and not name.startswith(tuple(frozen))
+    }
+
+
 def freeze_batch_norms(model: nn.Module, frozen: Frozen) -> None:
     """Freeze no, all, or all but the first BatchNorm of the model, the first in the order of its modules.
 

@@ -30,12 +30,13 @@ _NUMPY_NUMBERS: list[Any] = [
 ]
 
 
-def read_checkpoint(file: Path) -> dict[str, Tensor]:
+def read_checkpoint(file: Path, run_code: bool = False) -> dict[str, Tensor]:
     """The tensors of a weight file by their names in it, on the CPU.
 
     `.safetensors` is read as such; anything else as a torch file, with weights_only: a file that would run code is
-    refused. Of a training checkpoint only its weights are taken. Where the name ends in the start of a SHA-256, as
-    torchvision's and mmaction2's do (resnet50-0676ba61.pth), the content is checked against it.
+    refused, unless its reader trusts it and says so by run_code. Of a training checkpoint only its weights are taken.
+    Where the name ends in the start of a SHA-256, as torchvision's and mmaction2's do (resnet50-0676ba61.pth), the content
+    is checked against it.
     Raises InputError for a file that is missing, damaged, not what its name says, or without tensors.
     """
     if not file.is_file():
@@ -48,13 +49,13 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
             raise InputError(f"{file}: no readable safetensors file ({_one_line(error)})") from error
     try:
         with torch.serialization.safe_globals(_NUMPY_NUMBERS):
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            content = torch.load(file, map_location="cpu", weights_only=not run_code)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{file}: holds more than tensors and numbers, and reading that could run code ({_one_line(error)}); "
-            "where you trust it, save its weights alone again: torch.save(checkpoint['state_dict'], ...)"
+            "where you trust whoever made it, tools/import_checkpoint.py --run-code reads it all the same"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, ImportError, AttributeError, zipfile.BadZipFile) as error:
         raise InputError(f"{file}: no readable torch file ({_one_line(error)})") from error
     return find_tensors(content, str(file))
 

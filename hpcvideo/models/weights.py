@@ -43,11 +43,14 @@ class LoadedWeights:
         return "; ".join((text, *self.notes))
 
 
-def load_weights(model: nn.Module, source: str | Path | Mapping[str, Tensor], new_head: bool = False) -> LoadedWeights:
+def load_weights(
+    model: nn.Module, source: str | Path | Mapping[str, Tensor], new_head: bool = False, run_code: bool = False
+) -> LoadedWeights:
     """Set the model's weights from a file or a state dict with torchvision's, the public TSM code's or mmaction2's names.
 
     A 2D convolution's weight goes into a 3D one by repeating it over the kernel's frames and dividing by their number
-    (arXiv 1705.07750, section 2.2). new_head: the classifier stays as it is, whatever the source has.
+    (arXiv 1705.07750, section 2.2). new_head: the classifier stays as it is, whatever the source has. run_code: the file is
+    trusted and may run code, as pickles do; without it such a file is refused.
     Nothing is changed unless everything fits. Raises InputError where a weight is missing, has another shape or is
     not finite (running counters apart), where the file cannot be read, and where its names, or the name of the file,
     say that its shift or temporal pool is not the model's: such weights fit, and would score badly without a word.
@@ -56,7 +59,7 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Tensor], ne
         where, state, file_name = "the state dict", find_tensors(source, "the state dict"), None
     else:
         path = Path(source)
-        where, state = str(path), read_checkpoint(path)
+        where, state = str(path), read_checkpoint(path, run_code)
         file_name = parse_tsm_name(path.name) or parse_tsm_name(path.parent.name)
     weights = rename(state)
     notes = _check_shift(model, weights, file_name, where)
@@ -123,7 +126,7 @@ def _check_shift(model: nn.Module, weights: NamedWeights, file_name: TsmFileName
     if weights.style != "torchvision" and file_pooled != pooled:
         raise InputError(
             f"{where}: made with {'a' if file_pooled else 'no'} temporal pool, but the model has "
-            f"{'one' if pooled else 'none'}; set temporal_pool"
+            f"{'one' if pooled else 'none'}; set its option temporal_pool to {str(file_pooled).lower()}"
         )
     if shifts and not weights.shifted and weights.style != "torchvision":
         notes.append("trained without the shift that the model has")

@@ -45,6 +45,21 @@ class RunDirectory:
         return self.path / "logs"
 
     @property
+    def lock(self) -> Path:
+        """Held by the job that trains here; says which one."""
+        return self.path / ".run-lock"
+
+    @property
+    def stop(self) -> Path:
+        """A file that a user makes: save, stop, and do not come back."""
+        return self.path / "stop"
+
+    @property
+    def save_now(self) -> Path:
+        """A file that a user makes: write a checkpoint now. It goes when that is done."""
+        return self.path / "save-now"
+
+    @property
     def submissions(self) -> Path:
         """Folder of the sbatch scripts as submitted."""
         return self.path / "submissions"

@@ -6,12 +6,14 @@ start, resume   run, step (first step still to do is step + 1), world_size, node
                 micro_batch, accumulation, steps_per_epoch, total_steps, warmup_steps, base_learning_rate,
                 peak_learning_rate, learning_rate_law (words), optimizer ({name and its options}), ema_decay,
                 batch_norm_span ({clips, images} that one BatchNorm statistic sees), warnings (sentences), train_samples,
-                frames, config_digest, job_id, devices, startup_seconds; precision, wire, zero (not of a
+                frames, config_digest, job_id, devices, startup_seconds (since the batch script began, or
+                this process), startup: {launch, join, build: seconds of it}; precision, wire, zero (not of a
                 pipeline), gradient_bytes (what rank 0 gives into the exchange of gradients a step), gradient_buckets
 step            step (1-based, just finished), epoch (float), samples (clips since the run's first step), steps (how many
                 steps this line covers), loss, lr, gradient_norm,
                 seconds: {"step": {min, mean, max}, PHASE: {min, mean, max}, ...}, each the mean of one step over the
                 covered steps, spread over ranks; "step" is the wall time of the step, evaluation and checkpoint apart;
+                slowest: {rank, node, seconds}, the rank whose own work, without the phases WAITING_PHASES, took longest;
                 optional loader: seconds a clip by stage, mean over ranks and the covered steps: {index, read, checksum,
                 decode, augment: of one of the loader's workers, wait: of the step}; with recipe.precision fp16 also
                 loss_scale (of the last step) and skipped_updates (of the covered steps: gradients overflowed, no weight
@@ -20,7 +22,9 @@ init            path, sha256, loaded (a sentence): the file that the first weigh
 bad_clip        step, set ("train" or "validation"), shard (file), video, frame (-1 where the shard itself cannot be read),
                 reason: a clip whose stored bytes are damaged was skipped (data.on_bad_clip: skip); told with the next step
                 line or evaluation
-checkpoint      step, seconds, bytes, path
+checkpoint      step, seconds (training waited for it), write_seconds (what writing took beside the training), bytes,
+                path; with checkpoint.interval auto also interval: {next_step, steps, seconds, cost_seconds, mtbf_hours}.
+                Told when it is whole, some steps later than it was begun
 staging         a shard set that was copied to the nodes: when ("before" training, which waits for it, or "beside" it), set,
                 folder (rank 0's), mode, outcome ("finished" or "stopped"), nodes, shards, copied_shards, kept_shards,
                 read_bytes (from the shared file system, all nodes), received_bytes (from other nodes), seconds; in the
@@ -32,6 +36,13 @@ statistics      step, micro_batches (of each rank), clips (of all ranks), second
                 last checkpoint
 evaluation      step, seconds, protocol, weights ("trained", or "averaged" with recipe.ema_decay), clips (videos scored),
                 left_out (videos of the set that were not, their bytes being damaged), metrics: {name: value}
+preemption      step, cause: "TERM", "USR2", "stop file" or "duration" (faults.exit_after_minutes): all was saved after this
+                step, and the run stopped; the same command goes on
+rollback        step, to_step, reason, skipped_batch: the loss of step `skipped_batch` was bad; the run went back to the
+                checkpoint of `to_step` and goes on without that step's batch
+straggler       step, rank, node, seconds, median_seconds: a rank's own work took more than 1.5 times that of the others for
+                three step lines in a row
+warning         sentence: what does not end the run, but somebody should know
 end             step, samples, seconds (wall time of this process group since its start), reason ("finished" or other)
 """
 
@@ -59,6 +70,9 @@ PHASES = (
     "startup",
 )
 """Phase names, in the order in which reports stack them."""
+
+WAITING_PHASES = ("communication_exposed", "pipeline_wait")
+"""Those in which a rank may wait for another one."""
 
 
 class EventLog:

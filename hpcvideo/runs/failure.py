@@ -7,6 +7,9 @@ from pathlib import Path
 
 from hpcvideo.runs.directory import RunDirectory
 
+LOST_PEERS = "lost its peers"
+"""What the record of a rank holds that only noticed that others had gone; the batch script looks for the others' causes."""
+
 
 def record_failure(run: Path, rank: int, exit_code: int, sentence: str, details: str = "") -> None:
     """Write the cause: line 1 `exit_code: K`, line 2 the sentence, then details (a traceback).
@@ -22,5 +25,6 @@ def record_failure(run: Path, rank: int, exit_code: int, sentence: str, details:
 
 def clear_failures(run: Path) -> None:
     """Remove what an earlier attempt recorded."""
-    for file in RunDirectory(run).errors.glob("rank-*.txt"):
-        file.unlink(missing_ok=True)
+    for pattern in ("rank-*.txt", "stacks-rank-*.txt"):
+        for file in RunDirectory(run).errors.glob(pattern):
+            file.unlink(missing_ok=True)

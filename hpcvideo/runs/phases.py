@@ -21,6 +21,11 @@ class PhaseClock:
         self._seconds = dict.fromkeys(PHASES, 0.0)
         self._running: str | None = None
 
+    @property
+    def running(self) -> str | None:
+        """The phase that is open."""
+        return self._running
+
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Charge the enclosed time to `name`, one of PHASES. Raises ValueError for another name or inside a phase."""

@@ -20,7 +20,7 @@ from hpcvideo.models import create_model, model_options
 from hpcvideo.runs import RunDirectory, read_events
 from hpcvideo.shards import ShardSet
 from hpcvideo.shards.tables import label_columns
-from hpcvideo.training.checkpoint import latest_checkpoint
+from hpcvideo.training.checkpoint import has_checkpoint
 from hpcvideo.training.initial_weights import check_initial_weights
 from hpcvideo.training.recipe import RunPlan, plan_run
 from hpcvideo.training.stages import plan_stages, split_over
@@ -144,7 +144,7 @@ def check_run_directory(config: RunConfig, run: Path) -> None:
 def has_progress(run: Path) -> bool:
     """Whether a run directory holds a checkpoint or a logged step."""
     directory = RunDirectory(run)
-    if latest_checkpoint(directory.checkpoints) is not None:
+    if has_checkpoint(directory.checkpoints):
         return True
     return directory.events.is_file() and any(event["event"] == "step" for event in read_events(directory.events))
 

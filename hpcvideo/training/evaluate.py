@@ -41,9 +41,8 @@ def evaluate(
 ) -> Evaluation:  # fmt: skip
     """Run the method's model over the loader's set, `batch` clips a rank at once. Collective.
 
-    average: "logits" or "softmax", what is averaged over the views of a video.
+    average: "logits" or "softmax", what is averaged over the views of a video. Every rank has the same statistics.
     """
-    method.average_statistics()
     views = ViewAverage(loader.view.test_views, softmax=average == "softmax")
     steps = evaluation_steps(len(loader.shards), batch, loader.world_size, loader.view.test_views)
     sums: Tensor | None = None

@@ -29,9 +29,11 @@ from hpcvideo.training.task import make_task
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "1x1": {"clips": 1, "crops": 1, "full_resolution": False},
     "10-crop": {"clips": 1, "crops": 10, "full_resolution": False},
+    "2x3": {"clips": 2, "crops": 3, "full_resolution": True},
     "10x3": {"clips": 10, "crops": 3, "full_resolution": True},
 }
-"""Name -> keys of `evaluation`: the published protocols, 1 clip x 1 crop, 1 clip x 10 crops and 10 clips x 3 crops."""
+"""Name -> keys of `evaluation`: the published protocols, 1 clip x 1 crop, 1 clip x 10 crops, 2 clips x 3 crops (the public
+TSM code's on Something-Something) and 10 clips x 3 crops."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def evaluate_run(
     clips = ShardSet(source)
     task.check_labels(clips.label_names, str(source))
     checkpoint = read_checkpoint(path)
-    if list(clips.label_names) != checkpoint.data["label_names"]:
+    if list(clips.label_names) != checkpoint.facts.data["label_names"]:
         raise InputError(
             f"{source}: its label names, or their order, are not those the run was trained with; "
             f"build it with --labels {config.data.train / 'manifest.json'}"
@@ -95,7 +97,7 @@ def evaluate_run(
             result = evaluate(
                 method, task, loader, views.batch, device, views.average, keep_predictions=True, progress=progress
             )
-    return ScoredRun(config.name, checkpoint.step, averaged, result, clips)
+    return ScoredRun(config.name, checkpoint.facts.step, averaged, result, clips)
 
 
 def _with_protocol(config: RunConfig, name: str) -> RunConfig:

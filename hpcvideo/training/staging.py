@@ -36,11 +36,13 @@ def local_copies(config: RunConfig, place: ProcessEnvironment) -> Path | None:
 
 @contextmanager
 def staged_sets(
-    config: RunConfig, plan: RunPlan, place: ProcessEnvironment, device: Device, share: BatchShare, step: int, log: Log
+    config: RunConfig, plan: RunPlan, place: ProcessEnvironment, device: Device, share: BatchShare, step: int, log: Log,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Iterator[AtStep]:
     """Within this block the run's shard sets are on the nodes, or on their way there. Collective, on all ranks.
 
     share: this rank's part of a batch. step: the first that is to be done; the block is given what wants to hear of each.
+    meanwhile: called on all ranks alike, again and again, while they wait for the copies; it may raise.
     Each set is logged as an event `staging` when it is there. With `when: beside` the block begins as soon as there is room
     for certain; what fails after that is logged, and training reads from the shared file system. The mode partition brings
     the training set alone: the shards of the node's present epoch first, and during each epoch those of the next. At the
@@ -58,6 +60,7 @@ def staged_sets(
         node.staging if node else None,
         lambda staging: staging.ended if stage.when == "before" else staging.prepared,
         device,
+        meanwhile,
     )
     yield node.at_step if node else lambda step: None
     if node is not None:

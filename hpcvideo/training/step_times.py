@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from hpcvideo.distributed.device import Device
 from hpcvideo.distributed.process_group import gather
-from hpcvideo.runs import PHASES
+from hpcvideo.runs.events import PHASES, WAITING_PHASES
 
 
 @dataclass
@@ -26,8 +26,9 @@ class StepTimes:
         for phase, seconds in phases.items():
             self._phases[phase] += seconds
 
-    def summary(self, device: Device) -> tuple[float, dict[str, dict[str, float]]]:
-        """(mean loss over steps and ranks, {"step" or phase: {min, mean, max} over ranks of the mean seconds a step}).
+    def summary(self, device: Device) -> tuple[float, dict[str, dict[str, float]], list[float]]:
+        """(mean loss over steps and ranks, {"step" or phase: {min, mean, max} over ranks of the mean seconds a step}, each
+        rank's seconds of a step without the phases in which it waits for others).
 
         Phases in which no rank spent time are left out.
         """
@@ -40,6 +41,8 @@ class StepTimes:
             if name == "step" or float(column.max()) > 0
         }
         loss = float(rows[:, 0].mean())
+        waits = [names.index(phase) + 1 for phase in WAITING_PHASES]
+        own_work = (rows[:, 1] - rows[:, waits].sum(dim=1)).tolist()
         self.steps, self._wall, self._loss = 0, 0.0, 0.0
         self._phases = dict.fromkeys(PHASES, 0.0)
-        return loss, seconds
+        return loss, seconds, own_work

@@ -2,73 +2,99 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 
 from hpcvideo.config import RunConfig
 from hpcvideo.data import Batch
 from hpcvideo.distributed.device import Device
-from hpcvideo.distributed.environment import ProcessEnvironment
-from hpcvideo.distributed.process_group import barrier, gather, joined
-from hpcvideo.errors import InputError, OperationFailed
+from hpcvideo.distributed.environment import ProcessEnvironment, script_started
+from hpcvideo.distributed.process_group import TIMEOUT, barrier, gather, gather_text, joined
+from hpcvideo.distributed.step_exchange import StepExchange
+from hpcvideo.errors import HpcvideoError, OperationFailed, Stopped, StoppedForGood
 from hpcvideo.methods.precision import slow_precision
-from hpcvideo.runs import EventLog, RunDirectory, read_events
+from hpcvideo.methods.protocol import StepResult
+from hpcvideo.runs import RunDirectory
+from hpcvideo.runs.one_at_a_time import OneAtATime
 from hpcvideo.runs.phases import PhaseClock
-from hpcvideo.training.build import RunParts, build_run
-from hpcvideo.training.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
+from hpcvideo.training.bad_loss import BadLoss
+from hpcvideo.training.boundary import NUMBERS, BadStep, Boundary
+from hpcvideo.training.build import build_run
+from hpcvideo.training.checkpoint import has_checkpoint
 from hpcvideo.training.effective_values import effective_values
-from hpcvideo.training.evaluate import evaluate
-from hpcvideo.training.loader_report import LoaderReport, gather_report
+from hpcvideo.training.evaluating import Evaluations
+from hpcvideo.training.loader_report import gather_report
 from hpcvideo.training.opening import open_run_directory
-from hpcvideo.training.precise_batches import measure_statistics
-from hpcvideo.training.recipe import RunPlan, interval_steps, learning_rate
+from hpcvideo.training.recipe import RunPlan, learning_rate
+from hpcvideo.training.run_lock import run_lock
+from hpcvideo.training.run_log import Listener, LogEnd, RunLog, read_log_end
+from hpcvideo.training.saving import Saver
 from hpcvideo.training.staging import staged_sets
 from hpcvideo.training.step_times import StepTimes
-
-Listener = Callable[[dict[str, Any]], None]
-"""Is told every event that rank 0 writes, and {"event": "progress", "step", "total_steps", "loss"} after every step."""
+from hpcvideo.training.stop_signals import StopSignals
+from hpcvideo.training.stopping import STOP_FILE, StopAsked, Wishes
+from hpcvideo.training.stragglers import Stragglers, same_work
+from hpcvideo.training.watchdog import STARTUP_FACTOR, Watchdog
 
 
 def train(
-    config: RunConfig, plan: RunPlan, run: Path, place: ProcessEnvironment, listener: Listener = lambda event: None
-) -> None:
+    config: RunConfig, plan: RunPlan, run: Path, place: ProcessEnvironment, listener: Listener = lambda event: None,
+    signals: StopSignals | None = None,
+) -> None:  # fmt: skip
     """Train to the end of the recipe, from the run directory's last checkpoint where it has one. Collective.
 
-    plan: what `check_run` gave for this config, world size and run directory. Every rank calls this with the same
-    arguments. Raises InputError or OperationFailed in one sentence.
+    plan: what `check_run` gave for this config, world size and run directory. signals: those that a stop may come by, on any
+    rank. Every rank calls this with the same arguments. Raises InputError or OperationFailed in one sentence, Taken where
+    another job trains in the run directory, and on all ranks Stopped or StoppedForGood where one of them was asked to stop.
     """
-    with joined(place) as device:
+    launched = time.time()
+    limit = config.faults.watchdog_seconds
+    # Longer than the watchdog's, which says more about a hang.
+    timeout = TIMEOUT if limit is None else max(TIMEOUT, timedelta(seconds=STARTUP_FACTOR * limit + 120))
+    with joined(place, timeout=timeout) as device:
         # Rank 0 decides for all: on a shared file system the others may not see yet what was written last.
         directory = RunDirectory(run)
-        seen = [0.0, 0.0]
+        before, seen = LogEnd(), [0.0, 0.0]
         if place.rank == 0:
-            has_checkpoint = latest_checkpoint(directory.checkpoints) is not None
-            seen = [float(finished_step(directory) == plan.total_steps), float(has_checkpoint)]
+            before = read_log_end(directory)
+            seen = [float(before.finished_step == plan.total_steps), float(has_checkpoint(directory.checkpoints))]
         finished, resumes = gather(seen, device)[0].bool().tolist()
         if finished:
             if place.rank == 0:
                 listener({"event": "end", "step": plan.total_steps, "reason": "already finished", "seconds": 0.0})
             return
-        parts = build_run(config, plan, place, device, resumes)
-        with parts.train:
-            _Training(config, plan, place, device, parts, directory, listener).run()
-        if parts.validation is not None:
-            parts.validation.close()
+        log = RunLog(directory, place.rank, listener)
+        try:
+            with run_lock(directory, place, lambda sentence: log.tell(event="warning", sentence=sentence)) as lock:
+                wishes = _wishes(config, directory, place, lock, signals)
+                boundary = Boundary(StepExchange(NUMBERS, timeout), wishes, BadLoss(config.faults))
+                startup = {"launch": launched - _start_of_all(), "join": time.time() - launched}
+                training = _Training(config, plan, place, device, directory, log, boundary, signals, startup)
+                training.run(resumes, before.evaluated_steps)
+        except (Stopped, StoppedForGood):
+            barrier(device)  # one that leaves early may take the others along
+            raise
 
 
-def finished_step(directory: RunDirectory) -> int | None:
-    """The step after which the run's log says it ended, or None where it has not."""
-    if not directory.events.is_file():
-        return None
-    last = deque(read_events(directory.events), maxlen=1)
-    return int(last[0]["step"]) if last and last[0]["event"] == "end" else None
+def _wishes(
+    config: RunConfig, directory: RunDirectory, place: ProcessEnvironment, lock: OneAtATime | None,
+    signals: StopSignals | None,
+) -> Wishes:  # fmt: skip
+    if place.rank:
+        return Wishes(signals)
+    minutes = config.faults.exit_after_minutes
+    return Wishes(signals, directory, lock, None if minutes is None else _start_of_all() + 60 * minutes)
+
+
+def _start_of_all() -> float:
+    """When the batch script began, or this process, by time.time."""
+    return script_started() or psutil.Process().create_time()
 
 
 @dataclass
@@ -77,74 +103,198 @@ class _Training:
     plan: RunPlan
     place: ProcessEnvironment
     device: Device
-    parts: RunParts
     directory: RunDirectory
-    listener: Listener
+    log: RunLog
+    boundary: Boundary
+    signals: StopSignals | None
+    startup: dict[str, float]
 
-    def __post_init__(self) -> None:
+    def run(self, resumes: bool, evaluated: Collection[int]) -> None:
+        """The whole run. resumes: from a checkpoint; evaluated: after which steps it was before, known to rank 0 alone."""
         self.step = 0  # updates done
         self.started = time.time()
         self.clock = PhaseClock(self.device.synchronise)
-        self.evaluate_every = interval_steps(self.config.evaluation.every_epochs, self.plan)
-        checkpoint = self.config.checkpoint
-        self.checkpoint_every = checkpoint.every_steps or interval_steps(checkpoint.every_epochs, self.plan)
-        self.saved_step: int | None = None
+        self.nodes = gather_text(self.place.node_name)
+        signals = self.signals
+        self.watchdog = Watchdog(
+            self.config.faults.watchdog_seconds, self.directory, self.place.rank, self.nodes, lambda: self.clock.running,
+            lambda: signals is not None and signals.received is not None,
+        )  # fmt: skip
+        self.watchdog.start()
+        try:
+            try:
+                self.boundary.look(self.step, at_once=True)
+                self.parts = build_run(self.config, self.plan, self.place, self.device, resumes)
+            except StopAsked as asked:
+                raise _stopped(asked.cause, self.step) from None
+            with self.parts.train:
+                self._run(evaluated)
+            if self.parts.validation is not None:
+                self.parts.validation.close()
+        finally:
+            self.watchdog.stop()
 
-    def run(self) -> None:
-        resumed = self._resume()
+    def _run(self, evaluated: Collection[int]) -> None:
+        parts = self.parts
+        self.saver = Saver(
+            self.config, self.plan, self.place, self.device, parts, self.directory, self.log.write, self.watchdog.alive
+        )
+        self.evaluations = Evaluations(
+            self.config, self.plan, parts, self.device, self.clock, self.log, self._between_batches, self.watchdog.alive
+        )
+        share = parts.method.share
+        replicas = gather([float(share.index)], self.device)[:, 0].int().tolist()
+        self.stragglers = Stragglers(same_work(replicas))
+        resumed = self._go_back()
+        if gather([float(self.step in evaluated)], self.device)[0].item():
+            self.evaluations.last_step = self.step
+        self.startup["build"] = time.time() - self.started
         open_run_directory(self.directory, self.config, self.place, self.device)
-        self._log("resume" if resumed else "start", **self._circumstances())
-        if self.parts.initial_weights is not None:
-            self._log("init", **self.parts.initial_weights)
-        share = self.parts.method.share
-        with staged_sets(self.config, self.plan, self.place, self.device, share, self.step, self._log) as self.at_step:
-            self._steps()
-            if self.parts.validation is None:
-                self._measure_alone()
-            elif not self._due(self.evaluate_every):
-                self._evaluate()
+        self.log.write("start" if resumed is None else "resume", **self._circumstances())
+        if parts.initial_weights is not None:
+            self.log.write("init", **parts.initial_weights)
+        try:
+            with staged_sets(
+                self.config, self.plan, self.place, self.device, share, self.step, self.log.write, self._while_staging
+            ) as self.at_step:
+                self.boundary.look(self.step, at_once=True)
+                self.watchdog.begin()
+                if self.step < self.plan.total_steps and self.evaluations.missing(self.step):
+                    self.evaluations.run(self.step)  # a stop came in its place
+                self._steps()
+                if self.evaluations.at_the_end(self.step):
+                    self.saver.saved_step = None  # what was measured is to be saved, too
+        except StopAsked as asked:
+            self._leave(asked.cause)
         self._save()
-        self._log("end", step=self.step, samples=self._samples(), seconds=time.time() - self.started, reason="finished")
+        self.saver.finish()
+        self.boundary.finish()
+        self.log.write(
+            "end", step=self.step, samples=self._samples(), seconds=time.time() - self.started, reason="finished"
+        )
         barrier(self.device)
 
     def _steps(self) -> None:
-        times, skipped = StepTimes(), 0
+        self.times, self.skipped = StepTimes(), 0
+        while self.step < self.plan.total_steps:
+            try:
+                self._steps_from_here()
+            except BadStep as bad:
+                self._roll_back(bad)
+
+    def _steps_from_here(self) -> None:
         split, total = self.plan.split, self.plan.total_steps
         batches = self._charged(self.parts.train.training(split.global_batch, self.step, total, split.micro_batch))
         while self.step < total:
             self.at_step(self.step)
             began = time.perf_counter()
-            rate = learning_rate(self.config.recipe, self.plan, self.step)
-            self.parts.method.set_learning_rate(rate)
-            result = self.parts.method.step(batches, self.step, self.clock)
+            result = self._update(batches)
             self.step += 1
-            times.add(time.perf_counter() - began, self.clock.take(), result.loss)
-            skipped += result.skipped
-            if not math.isfinite(result.gradient_norm) and not result.skipped:
-                raise OperationFailed(
-                    f"step {self.step}: the gradient norm is {result.gradient_norm} and the loss {result.loss}; lower "
-                    "recipe.base_lr_per_64_clips or lengthen the warm-up (the last checkpoint is unharmed)"
-                )
-            self._tell(event="progress", step=self.step, total_steps=total, loss=result.loss)
-            if self.step % self.config.logging.every_steps == 0 or self.step == total:
-                steps = times.steps
-                loss, seconds = times.summary(self.device)
-                report = gather_report(self.parts.train, self.device)
-                scaled = result.loss_scale is not None
-                overflows = {"loss_scale": result.loss_scale, "skipped_updates": skipped} if scaled else {}
-                skipped = 0
-                self._log(
-                    "step", step=self.step, epoch=self.plan.epoch(self.step), samples=self._samples(), steps=steps,
-                    loss=loss, lr=rate, gradient_norm=result.gradient_norm, seconds=seconds, loader=report.seconds,
-                    **overflows,
-                )  # fmt: skip
-                self._tell_bad_clips(report, "train")
-            if self._due(self.evaluate_every) and self.parts.validation is not None:
-                self._evaluate()
+            self.saver.at_step(self.step)
+            save, evaluate = self.saver.due(self.step), self.evaluations.due(self.step)
+            save_now = self._meet(result, at_once=save or evaluate or self.step == total)
+            if result is not None:
+                self.times.add(time.perf_counter() - began, self.clock.take(), result.loss)
+                self.skipped += result.skipped
+                self.log.tell(event="progress", step=self.step, total_steps=total, loss=result.loss)
+                if self.step % self.config.logging.every_steps == 0 or self.step == total:
+                    self._log_steps(result)
+            self.watchdog.alive(f"step {self.step}")
+            if evaluate:
+                self.evaluations.run(self.step)
             # Where statistics are measured, the last one waits for them.
             measured = self.step == total and self.config.recipe.batch_norm.precise_batches > 0
-            if self._due(self.checkpoint_every) and not measured:
+            if (save or save_now) and not measured:
                 self._save()
+            if save_now:
+                self.saver.finish()
+                self.boundary.saved()
+
+    def _update(self, batches: Iterator[Batch]) -> StepResult | None:
+        """One update, and equal statistics on all ranks; None where this batch is to be left out."""
+        if self.step + 1 in self.boundary.bad_loss.left_out:
+            for _ in range(self.plan.split.accumulation):
+                next(batches)
+            self.clock.take()
+            return None
+        self.parts.method.set_learning_rate(learning_rate(self.config.recipe, self.plan, self.step))
+        result = self.parts.method.step(batches, self.step, self.clock)
+        with self.clock.phase("communication_exposed"):
+            # After each step, so that no bit depends on when checkpoints, evaluations and stops come.
+            self.parts.method.average_statistics()
+        return result
+
+    def _meet(self, result: StepResult | None, at_once: bool) -> bool:
+        """Whether somebody wants a checkpoint now."""
+        with self.clock.phase("communication_exposed"):
+            if result is None or result.skipped:
+                return self.boundary.meet(self.step, None, 0.0, at_once)
+            return self.boundary.meet(self.step, result.loss, result.gradient_norm, at_once)
+
+    def _roll_back(self, bad: BadStep) -> None:
+        """Go on from the last checkpoint, from now on without the batch of a bad step. Raises OperationFailed."""
+        self.boundary.finish()
+        self.boundary.bad_loss.leave_out(bad.step, bad.fault)
+        reached = self.step
+        if self._go_back() is None:
+            raise OperationFailed(
+                f"step {bad.step}: {bad.fault}, and there is no checkpoint yet to go back to; set checkpoint.every_steps to "
+                f"less than {bad.step}"
+            )
+        self.clock.take()
+        self.times, self.skipped = StepTimes(), 0
+        self.log.write("rollback", step=reached, to_step=self.step, reason=bad.fault, skipped_batch=bad.step)
+
+    def _go_back(self) -> int | None:
+        """To the newest checkpoint; gives its step, None where there is none."""
+        step = self.saver.resume()
+        self.boundary.bad_loss.load(self.saver.notes)
+        self.step = step or 0
+        return step
+
+    def _save(self) -> None:
+        self.saver.notes = self.boundary.bad_loss.notes()
+        self.saver.save(self.step)
+
+    def _leave(self, cause: str) -> NoReturn:
+        """Save, and end all ranks in good order."""
+        self.watchdog.alive("the wish to stop")
+        if self.step > 0:
+            self._save()
+            self.saver.finish()
+        self.boundary.finish()
+        self.log.write("preemption", step=self.step, cause=cause)
+        raise _stopped(cause, self.step)
+
+    def _between_batches(self, step: int) -> None:
+        self.watchdog.alive()
+        self.boundary.look(step)
+
+    def _while_staging(self) -> None:
+        self.watchdog.alive("a look at the staging")
+        self.boundary.look(self.step, at_once=True)
+
+    def _log_steps(self, result: StepResult) -> None:
+        """A line for the steps since the last one, and a word about ranks that are slow."""
+        steps = self.times.steps
+        loss, seconds, own_work = self.times.summary(self.device)
+        report = gather_report(self.parts.train, self.device)
+        scaled = result.loss_scale is not None
+        overflows = {"loss_scale": result.loss_scale, "skipped_updates": self.skipped} if scaled else {}
+        self.skipped = 0
+        slowest = max(range(len(own_work)), key=own_work.__getitem__)
+        self.log.write(
+            "step", step=self.step, epoch=self.plan.epoch(self.step), samples=self._samples(), steps=steps, loss=loss,
+            lr=learning_rate(self.config.recipe, self.plan, self.step - 1), gradient_norm=result.gradient_norm,
+            seconds=seconds, slowest={"rank": slowest, "node": self.nodes[slowest], "seconds": own_work[slowest]},
+            loader=report.seconds, **overflows,
+        )  # fmt: skip
+        for slow in self.stragglers.look(own_work):
+            self.log.write(
+                "straggler", step=self.step, rank=slow.rank, node=self.nodes[slow.rank], seconds=slow.seconds,
+                median_seconds=slow.median_seconds,
+            )  # fmt: skip
+        self.evaluations.tell_bad_clips(report, "train", self.step)
 
     def _charged(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches, the wait for each charged to data_wait."""
@@ -153,100 +303,8 @@ class _Training:
                 batch = next(batches, None)
             if batch is None:
                 return
+            self.watchdog.alive()
             yield batch
-
-    def _tell_bad_clips(self, report: LoaderReport, which: str) -> None:
-        for fact in report.new_bad_clips:
-            self._log("bad_clip", step=self.step, set=which, **fact)
-        report.check(self.config.data.max_bad_videos)
-
-    def _due(self, interval: int | None) -> bool:
-        return interval is not None and self.step > 0 and self.step % interval == 0
-
-    def _evaluate(self) -> None:
-        assert self.parts.validation is not None
-        with self.clock.phase("evaluation"), self.parts.method.averaged_weights() as averaged:
-            self._measure()
-            views = self.config.evaluation
-            result = evaluate(
-                self.parts.method, self.parts.task, self.parts.validation, views.batch, self.device, views.average,
-                progress=lambda done, of: self._tell(event="progress", doing="evaluate", done=done, of=of),
-            )  # fmt: skip
-        seconds = self.clock.take()["evaluation"]
-        self._log(
-            "evaluation", step=self.step, seconds=seconds, protocol=result.protocol,
-            weights="averaged" if averaged else "trained", clips=result.clips,
-            left_out=len(self.parts.validation.shards) - result.clips, metrics=result.metrics,
-        )  # fmt: skip
-        self._tell_bad_clips(gather_report(self.parts.validation, self.device), "validation")
-
-    def _measure(self) -> None:
-        """Measure BatchNorm's statistics, where the recipe says so, in the phase that is open."""
-        if not (count := self.config.recipe.batch_norm.precise_batches):
-            return
-        began = time.perf_counter()
-        measure_statistics(
-            self.parts.method, self.parts.train, self.plan.split, self.step, count,
-            progress=lambda done: self._tell(event="progress", doing="measure BatchNorm", done=done, of=count),
-        )  # fmt: skip
-        self.device.synchronise()
-        clips = count * self.plan.split.micro_batch * self.plan.split.data_parallel
-        self._log("statistics", step=self.step, micro_batches=count, clips=clips, seconds=time.perf_counter() - began)
-
-    def _measure_alone(self) -> None:
-        """`_measure` for the last checkpoint of a run that is not evaluated."""
-        with self.clock.phase("evaluation"), self.parts.method.averaged_weights():
-            self._measure()
-        self.clock.take()
-
-    def _save(self) -> None:
-        if self.saved_step == self.step:
-            return
-        with self.clock.phase("checkpoint"):
-            # Averaged before saving and kept so: what is saved is what this run goes on with.
-            self.parts.method.average_statistics()
-            method = self.parts.method
-            checkpoint = Checkpoint(
-                self.step, self.config.seed, self.config.digest(), self._data(), method.weights(),
-                method.optimizer_state(), method.extra_state(),
-            )  # fmt: skip
-            if self.place.rank == 0:
-                path, size = write_checkpoint(self.directory.checkpoints, checkpoint, self.config.checkpoint.keep)
-            # All wait here: else the others would wait in the next step, and book this as communication.
-            barrier(self.device)
-        self.saved_step = self.step
-        seconds = self.clock.take()["checkpoint"]
-        if self.place.rank == 0:
-            relative = str(path.relative_to(self.directory.path))
-            self._log("checkpoint", step=self.step, seconds=seconds, bytes=size, path=relative)
-
-    def _resume(self) -> bool:
-        path = latest_checkpoint(self.directory.checkpoints)
-        steps = gather([-1.0 if path is None else float(path.name.removeprefix("step-"))], self.device)
-        if float(steps.min()) != float(steps.max()):
-            raise OperationFailed(
-                f"{self.directory.checkpoints}: ranks see different latest checkpoints "
-                f"(steps {int(steps.min())} and {int(steps.max())}); the run directory must be on a shared file system"
-            )
-        if path is None:
-            return False
-        checkpoint = read_checkpoint(path)
-        if checkpoint.step > self.plan.total_steps:
-            raise InputError(f"{path}: is further ({checkpoint.step}) than the recipe goes ({self.plan.total_steps} steps)")
-        if (checkpoint.config_digest, checkpoint.seed) != (self.config.digest(), self.config.seed):
-            raise InputError(f"{path}: was written under another config; use that config, or another --run")
-        if checkpoint.data != self._data():
-            raise InputError(
-                f"{path}: was trained on another shard set ({checkpoint.data['samples']} videos) than "
-                f"{self.config.data.train} ({self.plan.train_samples} videos); use that set, or another --run"
-            )
-        self.parts.method.load(checkpoint.weights, checkpoint.optimizer, checkpoint.extra)
-        self.step = self.saved_step = checkpoint.step
-        return True
-
-    def _data(self) -> dict[str, Any]:
-        shards = self.parts.train.shards
-        return {"plan": shards.manifest.plan, "samples": len(shards), "label_names": list(shards.label_names)}
 
     def _circumstances(self) -> dict[str, Any]:
         values = effective_values(self.config, self.plan)
@@ -264,18 +322,19 @@ class _Training:
             "job_id": self.place.job_id,
             "launcher": self.place.launcher,
             "devices": self.device.describe(),
-            "startup_seconds": time.time() - psutil.Process().create_time(),
+            "startup_seconds": time.time() - _start_of_all(),
+            "startup": self.startup,
+            **self.saver.facts(),
             **self.parts.method.facts(),
         }
 
     def _samples(self) -> int:
         return self.step * self.plan.split.global_batch
 
-    def _tell(self, **event: Any) -> None:
-        if self.place.rank == 0:
-            self.listener(event)
 
-    def _log(self, event: str, **fields: Any) -> None:
-        if self.place.rank == 0:
-            EventLog(self.directory.events).write(event, **fields)
-            self.listener({"event": event, **fields})
+def _stopped(cause: str, step: int) -> HpcvideoError:
+    """What all ranks raise where one of them was asked to stop."""
+    saved = f"after step {step}, which is saved" if step else "before the first step"
+    if cause == STOP_FILE:
+        return StoppedForGood(f"stopped {saved}, since the run directory has a file named stop; delete it to go on")
+    return Stopped(f"stopped by {cause} {saved}; the same command goes on")

@@ -28,7 +28,7 @@ def updates(rank: Rank) -> dict[str, Any]:
     work = Workload(clips=2, frames=4, size=64, classes=7)
     batch = work.batch()
     ours = OurStep(Net("tsm_resnet50", {"width": WIDTH, "dropout": 0.0, "channels_last": True}), work, rank)
-    before = ours.method.weights()
+    before = {name: tensor.clone() for name, tensor in ours.method.weights().items()}
     plain = PlainTsm(work.classes, work.frames, WIDTH, dropout=0.0)
     plain.load_state_dict(before)
     peer = PlainStep(plain, LEARNING_RATE, LARGEST_NORM)

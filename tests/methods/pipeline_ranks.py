@@ -135,11 +135,17 @@ def train(case: dict[str, Any]) -> None:
         for step in range(case.get("evaluate", 0)):
             answer = method.evaluate(part_of(global_batch(50 + step, 6 * share.count), share))
             outputs.append(None if answer is None else [answer[0].tolist(), answer[1]["ids"], answer[1]["labels"].tolist()])
-        weights, momenta, extra = method.weights(), method.optimizer_state(), method.extra_state()
-        if place.rank == 0:
-            save_file(weights, f"{case['out']}.weights")
-            save_file(momenta, f"{case['out']}.optimizer")
-            save_file(extra, f"{case['out']}.extra")
+        own = {"weights": method.weights(), "optimizer": method.optimizer_state(), "extra": method.extra_state()}
+        told: list[Any] = [None] * place.world_size
+        dist.all_gather_object(told, {part: (list(method.holders(part).ranks), state) for part, state in own.items()})
+        for part in own if place.rank == 0 else ():
+            whole: dict[str, torch.Tensor] = {}
+            for rank, (holders, state) in ((rank, parts[part]) for rank, parts in enumerate(told)):
+                assert rank in holders or not state
+                if rank == holders[0]:
+                    assert not whole.keys() & state.keys(), "no name is with two groups of holders"
+                    whole |= {name: tensor.contiguous() for name, tensor in state.items()}
+            save_file(whole, f"{case['out']}.{part}")
         plan = getattr(method, "plan", None)
         facts = {
             "losses": losses,

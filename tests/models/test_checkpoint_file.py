@@ -71,6 +71,8 @@ def test_code_in_a_file_is_not_run(tmp_path):
         with pytest.raises(InputError, match=r"evil\.p(th|kl): (holds more than tensors|no readable torch file)"):
             read_checkpoint(file)
         assert not Path(payload.target).exists()
+    weights = read_checkpoint(tmp_path / "evil.pth", run_code=True)
+    assert list(weights) == ["conv1.weight"] and Path(payload.target).exists(), "asked for, it is read"
 
 
 def _pickle(content, file):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hpcvideo.errors import InputError, OperationFailed
-from hpcvideo.shards import build_lock
+from hpcvideo.runs import one_at_a_time
 from hpcvideo.shards.build_lock import LOCK, BuildLock, forget_lock
 
 
@@ -44,7 +44,7 @@ def test_a_second_build_on_this_host_is_refused_while_the_first_one_lives(tmp_pa
     begin = time.monotonic()
     with BuildLock(tmp_path):  # a zombie is dead
         pass
-    assert time.monotonic() - begin < build_lock._DEAD_SECONDS / 2
+    assert time.monotonic() - begin < one_at_a_time.DEAD_SECONDS / 2
     first.wait()
     first.stdout.close()
 
@@ -84,7 +84,7 @@ def test_a_lock_cut_short_counts_as_one_of_a_host_unknown(tmp_path):
 
 
 def test_the_lock_beats_and_notices_that_it_was_taken(tmp_path, monkeypatch):
-    monkeypatch.setattr(build_lock, "_BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(one_at_a_time, "BEAT_SECONDS", 0.05)
     with BuildLock(tmp_path) as lock:
         first = (tmp_path / LOCK).stat().st_mtime_ns
         time.sleep(0.5)

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from hpcvideo.runs import read_events
-from hpcvideo.training.checkpoint import read_checkpoint, write_checkpoint
+from hpcvideo.training.checkpoint import read_checkpoint
 from tests.conftest import run_hpcvideo
+from tests.training.stored import store
 
 STEPS = 8
 PARTS = ("weights", "optimizer", "extra")
@@ -61,7 +62,7 @@ def test_averages_are_scored_by_training_and_by_evaluate_and_survive_an_interrup
     # Without its averages the same checkpoint scores otherwise, and evaluate says which weights it scored.
     checkpoint = read_checkpoint(again / "checkpoints" / f"step-{STEPS}")
     shutil.rmtree(again / "checkpoints")
-    write_checkpoint(again / "checkpoints", replace(checkpoint, extra={}), keep=1)
+    store(again / "checkpoints", replace(checkpoint, extra={}), keep=1)
     trained = scored(again)
     assert trained["weights"] == "trained"
     assert trained["metrics"]["loss"] != pytest.approx(logged["metrics"]["loss"], rel=1e-3)

@@ -16,15 +16,15 @@ from hpcvideo.methods.averaged_weights import AveragedWeights, in_place_of_train
 from hpcvideo.methods.deepspeed_engine import engine_settings, prepare_deepspeed
 from hpcvideo.methods.gradient_exchange import GradientExchange
 from hpcvideo.methods.loss_scale import LossScale
-from hpcvideo.methods.named_state import load_model_state, load_optimizer_state, model_state, optimizer_state
+from hpcvideo.methods.named_state import load_model_state, load_optimizer_state, optimizer_state
 from hpcvideo.methods.pipeline.engine import StageEngine, StageModule
 from hpcvideo.methods.pipeline.groups import StageGroups
 from hpcvideo.methods.pipeline.layers import count_layers, layers_of, on_meta, time_layers
 from hpcvideo.methods.pipeline.plan import plan_pipeline
-from hpcvideo.methods.pipeline.stage_state import collect_on_first, keep_stage, own_part
+from hpcvideo.methods.pipeline.stage_state import keep_stage, own_part
 from hpcvideo.methods.precision import computing_in
-from hpcvideo.methods.protocol import BatchShare, MethodParts, StepResult
-from hpcvideo.models.batch_norm import share_batch_norms
+from hpcvideo.methods.protocol import BatchShare, Holders, MethodParts, StepResult
+from hpcvideo.models.batch_norm import running_statistics, share_batch_norms
 from hpcvideo.models.precise_statistics import measured_statistics
 from hpcvideo.runs.phases import PhaseClock
 
@@ -80,6 +80,7 @@ class Pipeline:
             module, self._optimizer, engine_settings(parts.split), self._groups, names, parts.seed,
             parts.gradient_clip if parts.gradient_clip > 0 else float("inf"), parts.mixup, self._exchange, self._loss_scale,
         )  # fmt: skip
+        self._statistics = list(running_statistics(self._stage).values())  # looked up once: this is asked for every step
         self._averaged = self._template_averaged = None
         if parts.ema_decay is not None:
             self._averaged = AveragedWeights(self._stage, parts.ema_decay)
@@ -125,8 +126,7 @@ class Pipeline:
     def average_statistics(self) -> None:
         self._engine.wire.flush()  # an evaluation leaves messages on their way
         if self._groups.data_parallel_size > 1:
-            buffers = [buffer for buffer in self._stage.buffers() if buffer.is_floating_point()]
-            buffers += [] if self._averaged is None else self._averaged.statistics()
+            buffers = self._statistics + ([] if self._averaged is None else self._averaged.statistics())
             average(buffers, self._device, self._groups.dp_proc_group)
 
     def measure_statistics(self, micro_batches: Iterator[Mapping[str, Any]]) -> None:
@@ -139,14 +139,21 @@ class Pipeline:
 
     def weights(self) -> dict[str, Tensor]:
         self._engine.wire.flush()
-        return collect_on_first(model_state(self._stage), self._groups, self._device)
+        return dict(self._stage.state_dict())
 
     def optimizer_state(self) -> dict[str, Tensor]:
-        return collect_on_first(optimizer_state(self._stage, self._optimizer), self._groups, self._device)
+        return optimizer_state(self._stage, self._optimizer)
 
     def extra_state(self) -> dict[str, Tensor]:
-        averaged = {} if self._averaged is None else collect_on_first(self._averaged.state(), self._groups, self._device)
-        return averaged if self._loss_scale is None else {**averaged, **self._loss_scale.state()}
+        averaged = {} if self._averaged is None else self._averaged.state()
+        # Every stage has the same loss scale, so the first one alone gives it.
+        if self._loss_scale is None or not self._groups.is_first_stage:
+            return averaged
+        return {**averaged, **self._loss_scale.state()}
+
+    def holders(self, part: str) -> Holders:
+        stages = self._groups.pipe_parallel_size
+        return Holders(self._groups.dp_group, f"stage-{self._groups.stage_id}" if stages > 1 else "")
 
     def load(
         self, weights: Mapping[str, Tensor], optimizer_state: Mapping[str, Tensor], extra: Mapping[str, Tensor]

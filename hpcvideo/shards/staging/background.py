@@ -77,12 +77,14 @@ class BackgroundStaging:
 
 
 def wait_for_staging(
-    staging: BackgroundStaging | None, reached: Callable[[BackgroundStaging], bool], device: Device
+    staging: BackgroundStaging | None, reached: Callable[[BackgroundStaging], bool], device: Device,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> None:
     """Wait until every leader's staging has `reached` what is wanted; None on ranks that lead no node. Collective.
 
     In small steps of their own, since a collective that waited through a long copy would run into its timeout. Raises on
     all ranks what failed on one: as it is where it happened, and where it is for people its sentence on the others.
+    meanwhile: called on all ranks alike between two steps; it may raise.
     """
     pause = 0.02
     while True:
@@ -93,6 +95,7 @@ def wait_for_staging(
             _raise_together(failure)
         if not bool(flags[:, 0].any()):
             return
+        meanwhile()
         time.sleep(pause)
         pause = min(_LONGEST_PAUSE_SECONDS, 1.5 * pause)
 
