@@ -9,11 +9,17 @@ from typing import Annotated
 import typer
 
 import hpcvideo
+from hpcvideo.cli.cancel import cancel_command
 from hpcvideo.cli.demo import demo_command
 from hpcvideo.cli.doctor import doctor_command
 from hpcvideo.cli.evaluate import evaluate_command
+from hpcvideo.cli.export import export_command
+from hpcvideo.cli.pack import pack_command
+from hpcvideo.cli.preflight import preflight_command
 from hpcvideo.cli.report import report_command
+from hpcvideo.cli.selftest import selftest_command
 from hpcvideo.cli.shards import commands as shards
+from hpcvideo.cli.status import status_command
 from hpcvideo.cli.submit import submit_command
 from hpcvideo.cli.train import train_command
 from hpcvideo.errors import HpcvideoError
@@ -28,9 +34,15 @@ app.command("demo")(demo_command)
 app.add_typer(shards.app, name="shards", help="Video data sets as HDF5 shards: build, check, look into, lay anew, stage.")
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
+app.command("export")(export_command)
 app.command("submit")(submit_command)
+app.command("status")(status_command)
+app.command("cancel")(cancel_command)
 app.command("report")(report_command)
 app.command("doctor")(doctor_command)
+app.command("preflight")(preflight_command)
+app.command("pack")(pack_command)
+app.command("selftest")(selftest_command)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,10 +1,11 @@
-"""What the commands that submit jobs have in common: checks of the shape, and the wait for the job's end."""
+"""What the commands that submit jobs have in common: checks of the shape, showing, handing in, and the wait for the end."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,26 @@ from typing import TYPE_CHECKING, Any
 from hpcvideo.errors import InputError
 
 if TYPE_CHECKING:
-    from hpcvideo.slurm.job import Job
+    from hpcvideo.slurm.plan import Plan
     from hpcvideo.slurm.site import Site
+    from hpcvideo.slurm.submissions import SubmittedJob
+
+NO_FACTS: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Handling:
+    """What shall become of a plan: only shown (dry_run), only tried (test_only), or submitted and perhaps waited for."""
+
+    dry_run: bool = False
+    test_only: bool = False
+    wait: bool = False
+    as_json: bool = False
+
+    @property
+    def submits(self) -> bool:
+        """Whether jobs come of it."""
+        return not (self.dry_run or self.test_only)
 
 
 def own_command() -> tuple[str, ...]:
@@ -35,9 +54,22 @@ def check_shape(profile: Site, nodes: int, ranks: int, gpus: bool = True) -> Non
         raise InputError(f"--ranks-per-node {ranks}: a node of site {profile.name} has {profile.cores_per_node} cores")
 
 
+def site_to_submit_to(site: str, handling: Handling) -> Site:
+    """The profile of --site. Raises InputError where there is no Slurm to submit to, unless scripts are only shown."""
+    from hpcvideo.slurm.site import load_site
+
+    profile = load_site(site)
+    if profile.scheduler != "slurm" and not handling.dry_run:
+        raise InputError(
+            f"--site {site}: its jobs are scheduled by {profile.scheduler.upper()}, and hpcvideo submits to Slurm only; "
+            "--dry-run shows what a script for it would hold, `hpcvideo train` runs under any launcher"
+        )
+    return profile
+
+
 def time_limit_of(text: str | None) -> str | None:
     """The value of --time, checked; None where it was not given."""
-    from hpcvideo.slurm.site import check_time_limit
+    from hpcvideo.slurm.time_limit import check_time_limit
 
     try:
         return None if text is None else check_time_limit(text)
@@ -45,92 +77,110 @@ def time_limit_of(text: str | None) -> str | None:
         raise InputError(f"--time: {error}") from None
 
 
-def submit_and_wait(
-    job_to_do: Job, script: str, profile: Site, wait: bool, as_json: bool, facts: Mapping[str, Any] = MappingProxyType({})
-) -> int:
-    """Hand a rendered script to Slurm and tell which job it became; with `wait` until its end, then give its exit code.
+def hand_in(plan: Plan, profile: Site, handling: Handling, facts: Mapping[str, Any] = NO_FACTS) -> int:
+    """Show, try or submit the jobs of a plan, as `handling` says, and give the exit code of the command.
 
     facts: what else the answer of --json tells.
     """
-    from hpcvideo.slurm.submit import submit, wait_for_job
+    from hpcvideo.slurm.script import render_script
 
-    directory = job_to_do.run_path
-    job = submit(script, directory, profile, job_to_do.kind)
-    answer: dict[str, Any] = {
-        "job_id": job.job_id,
-        "run": str(directory),
-        "script": str(job.script),
-        "log": str(directory / "logs" / f"job-{job.job_id}.log"),
-        **facts,
-    }
-    if not as_json:
-        print(f"job {job.job_id} submitted to {profile.name}\n  run    {directory}\n  script {job.script}", flush=True)
-        print(f"  log    {answer['log']}", flush=True)
-    if not wait:
-        if as_json:
-            print(json.dumps(answer))
+    scripts = [render_script(planned.job, profile) for planned in plan.jobs]
+    if handling.dry_run:
+        _show(plan, scripts, handling.as_json, facts)
         return 0
-    try:
-        with _ProgressLine(directory) as told:
-            end = wait_for_job(job, profile, told)
-    except KeyboardInterrupt:
-        print(f"\nno longer waiting; job {job.job_id} goes on (to end it: scancel {job.job_id})", file=sys.stderr)
-        return 130
+    if handling.test_only:
+        _try(plan, scripts, profile, handling.as_json)
+        return 0
+    from hpcvideo.slurm.plan import submit_plan
+
+    jobs = submit_plan(plan, scripts, profile)
+    answers = [_answer(job) for job in jobs]
+    if not handling.as_json:
+        _tell(plan, jobs, profile)
+    ends: list[dict[str, Any]] = []
+    code = 0
+    if handling.wait:
+        from hpcvideo.cli.waiting import wait_for_all
+
+        code, ends = wait_for_all(jobs, handling.as_json)
+    if handling.as_json:
+        told = [{**answer, **end} for answer, end in zip(answers, ends or [{}] * len(answers), strict=True)]
+        whole = told[0] if len(told) == 1 else {"run": str(plan.folder)} | ({"exit_code": code} if handling.wait else {})
+        print(json.dumps({**whole, "jobs": told, **facts}))
+    return code
+
+
+def _answer(job: SubmittedJob) -> dict[str, Any]:
+    return {
+        "job_id": job.job_id,
+        "kind": job.kind,
+        "label": job.label,
+        "run": str(job.run),
+        "script": str(job.script),
+        "log": str(job.run / "logs" / f"job-{job.job_id}.log"),
+    }
+
+
+def _tell(plan: Plan, jobs: Sequence[SubmittedJob], profile: Site) -> None:
+    if len(jobs) == 1:
+        job = jobs[0]
+        waits = plan.jobs[0].waits_for()
+        after = f", after {' and '.join(waits)}" if waits else ""
+        print(f"job {job.job_id} submitted to {profile.name}{after}\n  run    {job.run}\n  script {job.script}")
+        print(f"  log    {_answer(job)['log']}", flush=True)
+        return
+    for job, planned in zip(jobs, plan.jobs, strict=True):
+        after = f", after {' and '.join(planned.waits_for())}" if planned.waits_for() else ""
+        print(f"job {job.job_id} submitted to {profile.name}: {planned.label}{after}")
+    print(f"  run    {plan.folder}\n  to see {_command('status', plan.folder)}", flush=True)
+
+
+def _command(word: str, folder: Path) -> str:
+    import shlex
+
+    return f"hpcvideo {word} {shlex.quote(str(folder))}"
+
+
+def _show(plan: Plan, scripts: Sequence[str], as_json: bool, facts: Mapping[str, Any]) -> None:
+    """All scripts, and how they would be handed in; a single one as it is, so that it may go into a file."""
+    import shlex
+
+    names = plan.placeholders()
     if as_json:
-        print(json.dumps({**answer, "state": end.state, "exit_code": end.exit_code}))
-    else:
-        print(f"job {job.job_id} ended: {end.state}, exit code {end.exit_code}")
-        if end.exit_code:
-            for line in _last_lines(Path(answer["log"])):
-                print(f"  {line}", file=sys.stderr)
-    return end.exit_code
+        jobs = [
+            {
+                "label": planned.label,
+                "kind": planned.job.kind,
+                "run": str(planned.job.run_path),
+                "waits_for": planned.waits_for(),
+                "sbatch_options": planned.sbatch_options(names),
+                "files": {str(path): text for path, text in planned.files.items()},
+                "script": script,
+            }
+            for planned, script in zip(plan.jobs, scripts, strict=True)
+        ]
+        whole = {"run": jobs[0]["run"], "script": scripts[0]} if len(jobs) == 1 else {"run": str(plan.folder)}
+        print(json.dumps({**whole, "jobs": jobs, **facts}))
+        return
+    for number, (planned, script) in enumerate(zip(plan.jobs, scripts, strict=True), 1):
+        options = planned.sbatch_options(names)
+        if len(plan.jobs) == 1:
+            if options:
+                print(f"hpcvideo: to be submitted with sbatch {shlex.join(options)}", file=sys.stderr)
+        else:
+            waits = " and ".join(planned.waits_for()) or "nothing"
+            print(f"##### {number} of {len(plan.jobs)}: {planned.label}; waits for {waits}")
+            print(f"##### sbatch {' '.join(options)}" if options else "##### sbatch")
+        print(script, end="")
 
 
-def _last_lines(log: Path) -> list[str]:
-    """The end of the job's log, where the ranks' reasons stand."""
-    try:
-        return log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:]
-    except OSError:
-        return [f"{log} could not be read"]
+def _try(plan: Plan, scripts: Sequence[str], profile: Site, as_json: bool) -> None:
+    """What Slurm says of each job, without a word of what it would wait for: that is not there yet."""
+    from hpcvideo.slurm.submit import try_submission
 
-
-class _ProgressLine:
-    """On a terminal one changing line (state, step); in a log a line at each change of state."""
-
-    def __init__(self, run: Path) -> None:
-        from rich.console import Console
-
-        from hpcvideo.runs import RunDirectory
-
-        self.console = Console(stderr=True)
-        self.status = self.console.status("submitted")
-        self.events = RunDirectory(run).events
-        self.last_state = ""
-
-    def __enter__(self) -> _ProgressLine:
-        if self.console.is_terminal:
-            self.status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.status.stop()
-
-    def __call__(self, state: Any) -> None:
-        words = state.state if state.reason in ("", "None") else f"{state.state} ({state.reason})"
-        if self.console.is_terminal:
-            self.status.update(words + self._step())
-        elif words != self.last_state:
-            self.console.print(words, highlight=False, markup=False)
-        self.last_state = words
-
-    def _step(self) -> str:
-        from hpcvideo.runs import read_events
-
-        total = step = 0
-        try:
-            for event in read_events(self.events):
-                total = event.get("total_steps", total)
-                step = event["step"] if event["event"] in ("start", "resume", "step") else step
-        except FileNotFoundError:
-            return ""
-        return f", step {step} of {total}" if total else ""
+    answers = {planned.label: try_submission(script, profile) for planned, script in zip(plan.jobs, scripts, strict=True)}
+    if as_json:
+        print(json.dumps({"run": str(plan.folder), "answers": answers}))
+        return
+    for label, answer in answers.items():
+        print(f"{label}: {answer}")

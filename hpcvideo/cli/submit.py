@@ -1,22 +1,26 @@
-"""`hpcvideo submit`: render the batch script of a training job, hand it to Slurm and, if asked, wait for its end."""
+"""`hpcvideo submit`: training as Slurm jobs: one, a chain, a sweep over scales, or a plan from shards to report."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from hpcvideo.cli.submission import check_shape, own_command, submit_and_wait, time_limit_of
-from hpcvideo.errors import HpcvideoError
+from hpcvideo.cli.plan_steps import PlannedRun, parse_scales, parse_steps, steps_plan, sweep_plan
+from hpcvideo.cli.submission import Handling, hand_in, site_to_submit_to, time_limit_of
+from hpcvideo.cli.training_jobs import TrainingRequest
+from hpcvideo.errors import InputError
+
+_PLAN_HELP = "Steps to do one after the other: shard,stage,preflight,train,evaluate,report or some of them."
+_BUILD_HELP = "With --plan shard: what `hpcvideo shards build` is given, once a set."
 
 
 def submit_command(
     config: Annotated[str, typer.Argument(help="A YAML file, or a shipped config such as demo/tsm_r18_local.")],
     site: Annotated[str, typer.Option(help="A profile of a cluster: its name or a YAML file.")],
-    nodes: Annotated[int, typer.Option(min=1, help="Nodes to train on.")],
+    nodes: Annotated[int | None, typer.Option(min=1, help="Nodes to train on.")] = None,
     ranks_per_node: Annotated[int | None, typer.Option(min=1, help="Default: the site's GPUs a node.")] = None,
     run: Annotated[Path | None, typer.Option(help="Run directory; default runs/CONFIG-NODESxRANKS.")] = None,
     time_limit: Annotated[str | None, typer.Option("--time", help="Such as 02:00:00; default: the site's.")] = None,
@@ -24,54 +28,107 @@ def submit_command(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the config.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script; submit and write nothing.")] = False,
+    sweep: Annotated[
+        str | None, typer.Option(metavar="1,2,4", help="Train on each of these numbers of nodes, then write the report.")
+    ] = None,
+    chain: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="N jobs of this run, one after the other; each goes on.")
+    ] = None,
+    array: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="The same as one job array of N elements, one at a time.")
+    ] = None,
+    after: Annotated[
+        list[int] | None, typer.Option(metavar="JOB", help="Start after this job has succeeded; may be repeated.")
+    ] = None,
+    plan: Annotated[str | None, typer.Option(metavar="STEPS", help=_PLAN_HELP)] = None,
+    shards: Annotated[list[str] | None, typer.Option(metavar="ARGUMENTS", help=_BUILD_HELP)] = None,
+    preflight: Annotated[
+        bool | None, typer.Option("--preflight/--no-preflight", help="Check the nodes first; default: on several GPU nodes.")
+    ] = None,
+    spare_nodes: Annotated[
+        int | None, typer.Option(min=0, metavar="K", help="Nodes more, to replace those that preflight finds bad.")
+    ] = None,
+    archive: Annotated[
+        bool | None, typer.Option("--archive/--no-archive", help="Run from a copy of the environment on each node's disk.")
+    ] = None,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="Train nothing: every rank writes down where it is and what it would do.")
+    ] = False,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="With --rehearse: do not look for the data; assume so many training videos.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the scripts; submit and write nothing.")] = False,
+    test_only: Annotated[bool, typer.Option("--test-only", help="Ask Slurm when it would start; submit nothing.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; leave with the training's exit code.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The answer as JSON on standard output.")] = False,
 ) -> None:
-    """Submit a training job to Slurm."""
-    from hpcvideo.config.load import find_config, load_config
-    from hpcvideo.slurm.job import TrainingJob
-    from hpcvideo.slurm.script import render_script
-    from hpcvideo.slurm.site import load_site
-    from hpcvideo.training.check import check_run, check_without_data
-    from hpcvideo.training.effective_values import effective_values
-
-    profile = load_site(site)
-    ranks = ranks_per_node or profile.gpus_per_node
-    check_shape(profile, nodes, ranks)
-    loaded = load_config(config, settings or [])
-    directory = (run or Path("runs") / f"{loaded.name}-{nodes}x{ranks}").expanduser().absolute()
-    check_without_data(loaded, nodes * ranks, directory, nodes)
-    recipe: dict[str, Any] = {}
-    try:
-        plan = check_run(loaded, nodes * ranks, directory, nodes)
-        recipe = {"recipe": {**effective_values(loaded, plan), "world_size": nodes * ranks, "nodes": nodes}}
-    except HpcvideoError as error:
-        if not dry_run:
-            raise
-        # A script may be looked at where the data is not; everything else was checked above.
-        print(f"hpcvideo: without --dry-run this would be refused: {error}", file=sys.stderr)
-    if recipe and not as_json:
-        from hpcvideo.cli.progress import show_effective_values
-
-        show_effective_values(recipe["recipe"], sys.stderr)
-    job = TrainingJob(
-        name=loaded.name if name is None else name,
-        config_path=find_config(config).absolute(),
-        run_path=directory,
-        nodes=nodes,
-        ranks_per_node=ranks,
-        cpus_per_rank=profile.cores_per_node // ranks,
+    """Submit training jobs to Slurm."""
+    handling = Handling(dry_run, test_only, wait, as_json)
+    profile = site_to_submit_to(site, handling)
+    ranks = profile.gpus_per_node if ranks_per_node is None else ranks_per_node
+    _check_together(nodes, sweep, chain, array, plan, spare_nodes, preflight)
+    if rehearse and (sweep, plan, chain, array) != (None,) * 4:
+        raise InputError("--rehearse is one job that trains nothing; leave out --sweep, --plan, --chain and --array")
+    if samples is not None and not rehearse:
+        raise InputError(f"--samples {samples}: only a rehearsal does without the data; add --rehearse")
+    request = TrainingRequest(
+        config=config,
+        site=site,
+        profile=profile,
+        ranks=ranks,
+        settings=tuple(settings or ()),
+        name=name,
         time_limit=time_limit_of(time_limit) or profile.time_limit,
-        overrides=tuple(settings or ()),
-        command=own_command(),
-        working_directory=Path.cwd(),
+        handling=handling,
+        preflight=preflight,
+        spare_nodes=spare_nodes,
+        rehearse=rehearse,
+        samples=samples,
+        archive=archive,
+        chain=chain,
+        array=array,
+        needs_numbers=tuple(after or ()),
     )
-    script = render_script(job, profile)
-    if dry_run:
-        answer = json.dumps({"run": str(directory), "script": script, **recipe}) + "\n"
-        print(answer if as_json else script, end="")
-        return
-    code = submit_and_wait(job, script, profile, wait, as_json, recipe)
+    if after and handling.submits:
+        from hpcvideo.slurm.submissions import check_can_follow
+
+        check_can_follow(after, profile)
+    planned: PlannedRun
+    if sweep is not None:
+        planned = sweep_plan(request, parse_scales(sweep), run)
+    else:
+        assert nodes is not None
+        planned = steps_plan(request, parse_steps(plan or "train"), nodes, run, tuple(shards or ()))
+    if planned.recipe and not as_json:
+        from hpcvideo.cli.progress import show_effective_values, warning_lines
+
+        if sweep is None:
+            show_effective_values(planned.recipe, sys.stderr)
+        else:  # the table would be much the same at every scale
+            for line in dict.fromkeys(line for recipe in planned.recipe.values() for line in warning_lines(recipe)):
+                print(line, file=sys.stderr)
+    code = hand_in(planned.plan, profile, handling, {"recipe": planned.recipe} if planned.recipe else {})
     if code:
         raise typer.Exit(code)
+
+
+def _check_together(
+    nodes: int | None,
+    sweep: str | None,
+    chain: int | None,
+    array: int | None,
+    plan: str | None,
+    spare_nodes: int | None,
+    preflight: bool | None,
+) -> None:
+    """Raise InputError for options that contradict each other."""
+    if (nodes is None) == (sweep is None):
+        raise InputError("give either --nodes N or --sweep 1,2,4, the numbers of nodes to train on")
+    if sweep is not None and plan is not None:
+        raise InputError("--sweep is a plan of its own, with a report at its end; leave out --plan")
+    if chain is not None and array is not None:
+        raise InputError("--chain and --array are two ways to the same end; give one of them")
+    if array is not None and plan is not None and "," in plan:
+        raise InputError("--array goes with the training alone; in a --plan use --chain")
+    if spare_nodes and preflight is False:
+        raise InputError(f"--spare-nodes {spare_nodes} replace nodes that the preflight finds bad; leave out --no-preflight")

@@ -17,9 +17,9 @@ import yaml
 from hpcvideo.distributed.environment import child_variables
 from hpcvideo.shards.build import BuildOptions, build_shards
 from hpcvideo.slurm.job import ShardJob
+from hpcvideo.slurm.queue import job_state
 from hpcvideo.slurm.script import render_script
 from hpcvideo.slurm.site import load_site
-from hpcvideo.slurm.submit import job_state
 from hpcvideo.slurm.submit import submit as submit_script
 from tests.conftest import hpcvideo_command, write_frame_folders
 

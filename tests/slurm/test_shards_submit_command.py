@@ -39,7 +39,7 @@ def test_a_dry_run_passes_all_options_of_the_build_on_and_writes_nothing(tmp_pat
         assert f"#SBATCH {line}\n" in script
     assert '#SBATCH --job-name="shard-my set"\n' in script and f"#SBATCH --chdir={here}\n" in script
     assert "gpus-per-node" not in script
-    assert """shards build frames --out 'my set' --short-side 128 --strict "${overwrite[@]}" &\n""" in script
+    assert """shards build frames --out 'my set' --short-side 128 --strict "${overwrite[@]}"\n""" in script
     assert "  --mpi=pmi2 \\\n" in script
     answer = json.loads(submit(*build, *SHAPE, "--dry-run", "--json"))
     assert answer["run"] == str(here / "runs" / "shard-my set")

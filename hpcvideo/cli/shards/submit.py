@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from hpcvideo.cli.shards.build import build
-from hpcvideo.cli.submission import check_shape, own_command, submit_and_wait, time_limit_of
+from hpcvideo.cli.submission import Handling, check_shape, hand_in, own_command, site_to_submit_to, time_limit_of
 from hpcvideo.errors import HpcvideoError, InputError
+
+if TYPE_CHECKING:
+    from hpcvideo.slurm.job import ShardJob
+    from hpcvideo.slurm.site import Site
 
 CORES_PER_RANK = 8
 """Unless --ranks-per-node says otherwise. A rank writes one shard at a time, fed by a decoding process a core."""
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardRequest:
+    """What the command line asks for; arguments: those of `hpcvideo shards build`; job_numbers: jobs that it waits for."""
+
+    arguments: list[str]
+    site: str
+    profile: Site
+    nodes: int
+    handling: Handling
+    ranks_per_node: int | None = None
+    run: Path | None = None
+    time_limit: str | None = None
+    name: str | None = None
+    job_numbers: tuple[int, ...] = ()
 
 
 def submit(
@@ -29,6 +48,7 @@ def submit(
     time_limit: str | None = typer.Option(None, "--time", help="Such as 02:00:00; default: the site's."),
     name: str | None = typer.Option(None, help="Job name; default shard-OUT."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Print the script; submit and write nothing."),
+    test_only: bool = typer.Option(False, "--test-only", help="Ask Slurm when it would start; submit nothing."),
     wait: bool = typer.Option(False, "--wait", help="Wait for the end; leave with the build's exit code."),
     as_json: bool = typer.Option(False, "--json", help="The answer as JSON on standard output."),
 ) -> None:
@@ -37,50 +57,67 @@ def submit(
     Before its time limit the job ends in good order and, where the site allows, starts itself again; the same command
     goes on otherwise, too.
     """
-    from hpcvideo.slurm.job import ShardJob
-    from hpcvideo.slurm.script import render_script
-    from hpcvideo.slurm.site import load_site
+    from hpcvideo.slurm.plan import Plan, PlannedJob
 
-    profile = load_site(site)
-    ranks = ranks_per_node or max(1, profile.cores_per_node // CORES_PER_RANK)
-    check_shape(profile, nodes, ranks, gpus=False)
-    values = _build_values(context.args)
-    out: Path = values["out"]
-    directory = (run or Path("runs") / f"shard-{out.absolute().name}").expanduser().absolute()
+    handling = Handling(dry_run, test_only, wait, as_json)
+    profile = site_to_submit_to(site, handling)
+    request = ShardRequest(
+        arguments=context.args,
+        site=site,
+        profile=profile,
+        nodes=nodes,
+        handling=handling,
+        ranks_per_node=ranks_per_node,
+        run=run,
+        time_limit=time_limit,
+        name=name,
+    )
+    job = shard_job(request)
+    code = hand_in(Plan(job.run_path, (PlannedJob(label="shard", job=job),)), profile, handling)
+    if code:
+        raise typer.Exit(code)
+
+
+def shard_job(request: ShardRequest) -> ShardJob:
+    """The job that builds a set, its inputs checked. Raises InputError or OperationFailed for what cannot run."""
+    from hpcvideo.slurm.job import ShardJob
+    from hpcvideo.slurm.submissions import check_not_busy
+
+    profile = request.profile
+    ranks = request.ranks_per_node or max(1, profile.cores_per_node // CORES_PER_RANK)
+    check_shape(profile, request.nodes, ranks, gpus=False)
+    values = _build_values(request.arguments)
+    out: Path = values["out"].absolute()
+    directory = (request.run or Path("runs") / f"shard-{out.name}").expanduser().absolute()
     try:
         _check_inputs(values)
     except HpcvideoError as error:
-        if not dry_run:
+        if not request.handling.dry_run:
             raise
         # A script may be looked at where the videos are not; everything else is checked all the same.
         print(f"hpcvideo: without --dry-run this would be refused: {error}", file=sys.stderr)
-    arguments = tuple(argument for argument in context.args if argument != "--overwrite")
-    time = time_limit_of(time_limit) or profile.time_limit
-    job = ShardJob(
-        name=f"shard-{out.absolute().name}" if name is None else name,
+    if request.handling.submits:
+        check_not_busy(directory, request.job_numbers)
+    arguments = tuple(argument for argument in request.arguments if argument != "--overwrite")
+    time = time_limit_of(request.time_limit) or profile.time_limit
+    return ShardJob(
+        name=f"shard-{out.name}" if request.name is None else request.name,
         run_path=directory,
-        nodes=nodes,
+        nodes=request.nodes,
         ranks_per_node=ranks,
         cpus_per_rank=profile.cores_per_node // ranks,
         time_limit=time,
         command=own_command(),
         working_directory=Path.cwd(),
         source=values["source"].absolute(),
-        out=out.absolute(),
+        out=out,
         build_arguments=arguments,
         overwrite=values["overwrite"],
         again=(
-            "hpcvideo", "shards", "submit", *arguments, "--site", site, "--nodes", str(nodes), "--ranks-per-node",
-            str(ranks), "--time", time, "--run", str(directory),
+            "hpcvideo", "shards", "submit", *arguments, "--site", request.site, "--nodes", str(request.nodes),
+            "--ranks-per-node", str(ranks), "--time", time, "--run", str(directory),
         ),
     )  # fmt: skip
-    script = render_script(job, profile)
-    if dry_run:
-        print(json.dumps({"run": str(directory), "script": script}) if as_json else script, end="\n" if as_json else "")
-        return
-    code = submit_and_wait(job, script, profile, wait, as_json)
-    if code:
-        raise typer.Exit(code)
 
 
 def _build_values(arguments: list[str]) -> dict[str, Any]:
