@@ -3,7 +3,8 @@
 
 FILE has torchvision's, the public TSM code's or mmaction2's names (see hpcvideo/models/weights.py). The result has our
 names, and in its metadata the model it fits. A file named by the grammar of the public TSM code says its model itself;
-for others give --model, --frames and --num-classes. --new-head leaves the classifier out of the file's reach.
+for others give --model, --frames and --num-classes. --new-head leaves the classifier out of the file's reach. A file that
+holds more than tensors and numbers could run code when it is read, and is refused without --run-code.
 """
 
 from __future__ import annotations
@@ -36,12 +37,13 @@ def import_checkpoint(
     num_classes: Annotated[int | None, typer.Option(help="classes; by default those of the file's classifier")] = None,
     option: Annotated[list[str] | None, typer.Option(help="a model option, name=value; may be given often")] = None,
     new_head: Annotated[bool, typer.Option("--new-head", help="a fresh classifier instead of the file's")] = False,
+    run_code: Annotated[bool, typer.Option("--run-code", help="the file is trusted and may run code")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
 ) -> None:
     """Convert, write and tell what was done."""
     if out.suffix != ".safetensors":
         raise InputError(f"{out}: the result is a safetensors file; give a name ending in .safetensors")
-    state = read_checkpoint(file)
+    state = read_checkpoint(file, run_code)
     said = model_of_tsm_name(file.name) or model_of_tsm_name(file.parent.name) or ("", 0, {})
     head = rename(state).tensors.get(f"{HEAD}.bias")
     name, clip = model or said[0], frames or said[1]
@@ -51,7 +53,7 @@ def import_checkpoint(
             raise InputError(f"{file}: neither its name nor its weights tell which model it is for; give {what}")
     options = (said[2] if not model else {}) | _options(option or [])
     target = create_model(name, classes, clip, **options)
-    loaded = load_weights(target, file, new_head=new_head)
+    loaded = load_weights(target, file, new_head=new_head, run_code=run_code)
     about = {
         "model": name, "num_classes": classes, "frames": clip, "options": options,
         "source": file.name, "source_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
