@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 
 def main() -> None:
     """The command line."""
     arguments = sys.argv[1:]
+    if arguments[:1] == ["train"] and "--dry-run" not in arguments:
+        # Imports take minutes on many nodes. A stop that is asked for meanwhile waits for training.stop_signals to take it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR2, signal.SIGTERM))
     if arguments[:3] == ["doctor", "--rank", "--run"] and len(arguments) == 4:
         # Thousands of ranks may share a machine in a rehearsal: the rest of the command line would cost each one too much.
         _rehearse(arguments[3])

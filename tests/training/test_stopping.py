@@ -143,6 +143,27 @@ def test_a_stop_before_the_first_step_saves_nothing_and_is_no_failure(config: Pa
     assert not (tmp_path / "run" / "checkpoints").exists() and not list((tmp_path / "run").glob("errors/*"))
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+def test_a_signal_that_comes_while_modules_are_imported_is_not_lost(
+    config: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    program = f"""
+import os, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            os.kill(os.getpid(), {int(number)})
+sys.meta_path.insert(0, Finder())
+sys.argv = ["hpcvideo", "train", {str(config)!r}, "--run", {str(tmp_path / "run")!r}]
+from hpcvideo.__main__ import main
+main()
+"""
+    variables = without_launcher(child_variables(OMP_NUM_THREADS="1"))
+    done = subprocess.run([sys.executable, "-c", program], env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 75, done.stderr
+    assert "before the first step" in done.stderr and not events_of(tmp_path / "run", "step")
+
+
 @pytest.mark.faults
 def test_a_stop_in_an_evaluation_breaks_it_off_and_the_next_start_makes_up_for_it(config: Path, tmp_path: Path) -> None:
     slow = ["--set", "evaluation.batch=1", "--set", "evaluation.clips=20", "--set", "recipe.batch_norm.precise_batches=2",
