@@ -16,7 +16,7 @@ from hpcvideo.shards import ShardSet
 from tests.conftest import run_hpcvideo
 from tests.slurm.fault_run import SAVE_STEPS, STEPS, FaultRun, is_pending, tell, wait_until
 
-pytestmark = [pytest.mark.slurm, pytest.mark.faults]
+pytestmark = pytest.mark.slurm
 VIDEO = 4
 """The one that gets damaged, by its number in the set."""
 
@@ -29,6 +29,7 @@ def run_on_small_disk(fault_run: FaultRun, run_disk: Path) -> Iterator[FaultRun]
     shutil.rmtree(folder)
 
 
+@pytest.mark.faults
 def test_a_full_disk_costs_checkpoints_and_the_run_goes_on_when_there_is_room(
     run_on_small_disk: FaultRun, undisturbed: FaultRun, run_disk: Path
 ) -> None:
@@ -93,6 +94,7 @@ def flip_bytes(folder: Path) -> tuple[Path, bytes]:
     return shard, before
 
 
+@pytest.mark.faults
 def test_flipped_bytes_in_a_shard_stop_the_run_which_goes_on_when_they_are_mended(
     fault_run: FaultRun, undisturbed: FaultRun, shards: Path
 ) -> None:
@@ -131,6 +133,7 @@ def told_steps(run: FaultRun) -> list[int]:
     return [event["step"] for event in run.events("bad_clip")]
 
 
+@pytest.mark.faults
 def test_fewer_and_more_nodes_go_on_and_meet_each_sample_as_often_as_the_order_says(
     fault_run: FaultRun, shards: Path
 ) -> None:

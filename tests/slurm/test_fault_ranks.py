@@ -14,13 +14,14 @@ from hpcvideo.slurm.submissions import SubmittedJob
 from tests.conftest import run_hpcvideo
 from tests.slurm.fault_run import SAVE_STEPS, FaultRun, wait_until
 
-pytestmark = [pytest.mark.slurm, pytest.mark.faults]
+pytestmark = pytest.mark.slurm
 WATCHDOG_SECONDS = 15
 SLACK_SECONDS = 40
 """Ranks write what they know and wait for each other's words, and Slurm ends the job; on a busy machine."""
 WATCHDOG = ("--set", f"faults.watchdog_seconds={WATCHDOG_SECONDS}")
 
 
+@pytest.mark.faults
 def test_a_rank_that_only_sleeps_is_named_by_the_others_and_the_next_job_goes_on(
     fault_run: FaultRun, undisturbed: FaultRun
 ) -> None:
@@ -35,6 +36,7 @@ def test_a_rank_that_only_sleeps_is_named_by_the_others_and_the_next_job_goes_on
     fault_run.assert_ends_as(undisturbed)
 
 
+@pytest.mark.faults
 def test_a_rank_that_hangs_in_its_own_work_says_where_and_the_next_job_goes_on(
     fault_run: FaultRun, undisturbed: FaultRun
 ) -> None:
