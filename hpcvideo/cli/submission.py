@@ -170,7 +170,7 @@ def _show(plan: Plan, scripts: Sequence[str], as_json: bool, facts: Mapping[str,
         else:
             waits = " and ".join(planned.waits_for()) or "nothing"
             print(f"##### {number} of {len(plan.jobs)}: {planned.label}; waits for {waits}")
-            print(f"##### sbatch {' '.join(options)}" if options else "##### sbatch")
+            print(f"##### {shlex.join(['sbatch', *options])}")
         print(script, end="")
 
 

@@ -121,7 +121,8 @@ class Site(BaseModel):
     container: Container | None = None
     """The container that ranks run in, in place of `activate` and `archive`."""
     environment: dict[VariableName, Line] = {}
-    """Variables exported to all ranks; they take the place of the template's own of the same name."""
+    """Variables exported to all ranks; they take the place of the template's own of the same name; {user} in a value
+    stands for the user's name."""
     mpi: Line = "pmi2"
     """srun's --mpi plugin that fits the MPI of the Python environment, as `srun --mpi=list` names it."""
     network_interface: Line | None = None

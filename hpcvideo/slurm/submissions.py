@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,15 +137,21 @@ def check_can_follow(job_ids: Iterable[int], cluster: Cluster) -> None:
 
 
 def new_file(folder: Path, kind: str, suffix: str, text: str) -> Path:
-    """Write `text` as folder/KIND-NNNN.SUFFIX, under the next number that nobody has. OSErrors pass through."""
+    """Write `text` as folder/KIND-NNNN.SUFFIX, under the next number that nobody has, as write_private does."""
     path = next_file(folder, kind, suffix)
     while True:
         try:
-            with path.open("x", encoding="utf-8") as file:
-                file.write(text)
+            write_private(path, text)
             return path
         except FileExistsError:
             path = next_file(folder, kind, suffix, int(path.stem.removeprefix(f"{kind}-")))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a new file that no other user may read: a script or config may hold a token. OSErrors pass through."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def next_file(folder: Path, kind: str, suffix: str, above: int = 0) -> Path:

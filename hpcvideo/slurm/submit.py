@@ -14,7 +14,7 @@ from hpcvideo.errors import OperationFailed
 from hpcvideo.runs import RunDirectory
 from hpcvideo.slurm.commands import Cluster, ask, ask_told_on_stderr
 from hpcvideo.slurm.queue import JobState, job_state
-from hpcvideo.slurm.submissions import SubmittedJob, new_file, note_job
+from hpcvideo.slurm.submissions import SubmittedJob, new_file, note_job, write_private
 
 LONGEST_SILENCE_SECONDS = 900
 NO_FILES: Mapping[Path, str] = MappingProxyType({})
@@ -53,8 +53,7 @@ def submit(
             folder.mkdir(parents=True, exist_ok=True)
         for path, text in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("x", encoding="utf-8") as file:
-                file.write(text)
+            write_private(path, text)
             written.append(path)
         script = new_file(directory.submissions, kind, "sbatch", script_text)
     except FileExistsError as error:

@@ -1,11 +1,12 @@
 """One checkpoint on its way to disk, written by several ranks beside the training.
 
 Ranks must agree when all files are there, and on whether one failed. They do so at step boundaries, in the training's own
-thread: each says in an all-reduce of one number, started at one boundary and read at the next, whether it still works. When
-nobody does, what they wrote (digests, or why they could not) is gathered, and rank 0 completes the checkpoint, again in a
-thread. So no thread ever calls a collective, which would get in between those of the training; nobody looks for the files of
-another node, which a network file system may show late; a rank that cannot write is heard even where its disk takes no word
-more; and the answers, being the same on all ranks, take all of them through the same steps.
+thread: each says in an all-reduce of two numbers, started at one boundary and read at the next, whether it still works, and
+whether its bytes grow. When nobody works any more, what they wrote (digests, or why they could not) is gathered, and rank 0
+completes the checkpoint, again in a thread. So no thread ever calls a collective, which would get in between those of the
+training; nobody looks for the files of another node, which a network file system may show late; a rank that cannot write is
+heard even where its disk takes no word more; and the answers, being the same on all ranks, take all of them through the same
+steps.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
-from hpcvideo.distributed.device import Device
 from hpcvideo.distributed.process_group import gather_text
+from hpcvideo.distributed.step_exchange import StepExchange
 from hpcvideo.training.checkpoint import CheckpointFacts, complete_checkpoint, unfinished_folder
 from hpcvideo.training.checkpoint_buffer import HostBuffer, WrittenFile
+
+NUMBERS = 2
+"""Of a StepExchange for a BackgroundSave: whether a rank still works, and whether its bytes grow."""
 
 _WAIT_SECONDS = 0.02
 
@@ -43,33 +46,54 @@ class SaveOutcome:
 
 
 class BackgroundSave:
-    """Writes `buffer` and completes the checkpoint. Every rank makes one, whether it has files to write or not."""
+    """Writes `buffer` and completes the checkpoint. Every rank makes one, whether it has files to write or not.
 
-    def __init__(self, folder: Path, facts: CheckpointFacts, keep: int, buffer: HostBuffer, device: Device) -> None:
-        self._folder, self._facts, self._keep, self._buffer, self._device = folder, facts, keep, buffer, device
-        self._asked: tuple[Any, torch.Tensor] | None = None
+    exchange: of NUMBERS, used for nothing else meanwhile. It costs no GPU a wait, since it is not the engine's group.
+    permit: called on rank 0 before the checkpoint takes its place; it raises where another job has taken the run over.
+    """
+
+    def __init__(
+        self, folder: Path, facts: CheckpointFacts, keep: int, buffer: HostBuffer, exchange: StepExchange,
+        permit: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self._permit = permit
+        self._folder, self._facts, self._keep, self._buffer, self._exchange = folder, facts, keep, buffer, exchange
+        self._told = buffer.bytes_written
+        self._grows = False  # of any rank
         self._written: list[WrittenFile] | None = None  # by all ranks, once all have written
         self._slowest = 0.0
         self._start(self._write)
 
+    @property
+    def at_work(self) -> bool:
+        """Whether this rank still has something to do itself."""
+        return self._thread.is_alive()
+
     def poll(self) -> SaveOutcome | None:
         """Take a look, without waiting, at a step boundary; None while it is under way. Collective."""
-        if self._asked is not None:
-            handle, working = self._asked
-            handle.wait()
-            self._asked = None
-            if working.item() == 0:
-                return self._advance()
-        working = torch.tensor([float(self._thread.is_alive())], device=self._device.torch_device)
-        self._asked = dist.all_reduce(working, async_op=True), working
-        return None
+        arrived = self._exchange.finish()
+        if self._working(arrived) != 0:
+            before, self._told = self._told, self._buffer.bytes_written
+            # A rank alone has its answer at once.
+            arrived = self._exchange.tell(0, [float(self.at_work), float(self._told > before)])
+        return self._advance() if self._working(arrived) == 0 else None
 
     def wait(self, alive: Callable[[], None]) -> SaveOutcome:
-        """Wait for the end, and call `alive` now and then. Collective."""
+        """Wait for the end. `alive` is called as long as bytes are written on any rank, and no longer where a disk does not
+        answer. Collective."""
         while (outcome := self.poll()) is None:
-            alive()
+            if self._grows:
+                alive()
             time.sleep(_WAIT_SECONDS)
         return outcome
+
+    def _working(self, arrived: list[tuple[int, list[float]]]) -> float | None:
+        """How many ranks work, None where no answer has arrived; takes note whether bytes grow."""
+        if not arrived:
+            return None
+        ((_, (working, growing)),) = arrived
+        self._grows = growing > 0
+        return working
 
     def _start(self, work: Callable[[], dict[str, Any]]) -> None:
         self._said: dict[str, Any] = {}
@@ -90,6 +114,7 @@ class BackgroundSave:
 
     def _advance(self) -> SaveOutcome | None:
         """All ranks have done their part of the present turn: tell each other, and go on to the next."""
+        self._grows = True
         if self._defect is not None:
             raise self._defect
         told = [json.loads(text) for text in gather_text(json.dumps(self._said))]
@@ -112,5 +137,6 @@ class BackgroundSave:
 
     def _complete(self) -> dict[str, Any]:
         assert self._written is not None
+        self._permit()
         complete_checkpoint(self._folder, self._facts, self._written, self._keep)
         return {}

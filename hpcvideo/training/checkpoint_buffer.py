@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from hpcvideo.runs.durable import flush_folder
 from hpcvideo.training.checkpoint_layout import PlannedFile
 
 _CHUNK = 8 << 20
+_FLUSH = 16 * _CHUNK  # so that bytes_written tells of the disk, and no flush at the end takes long
 _ALIGNED = 64
 _NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
@@ -45,6 +46,8 @@ class HostBuffer:
     def __init__(self) -> None:
         self._memory = torch.empty(0, dtype=torch.uint8)
         self._files: list[tuple[PlannedFile, int, int]] = []
+        self.bytes_written = 0
+        """By all calls of `write`; grows while one is at work."""
 
     @torch.no_grad()
     def capture(self, files: Sequence[PlannedFile], state: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -78,9 +81,12 @@ class HostBuffer:
         spends its time in hashing and in the operating system, which both let go of Python's lock."""
         memory = self._memory.numpy().data
         return [
-            WrittenFile(file.part, file.name, _write(folder / file.name, memory[start:end]), end - start)
+            WrittenFile(file.part, file.name, _write(folder / file.name, memory[start:end], self._count), end - start)
             for file, start, end in self._files
         ]
+
+    def _count(self, size: int) -> None:
+        self.bytes_written += size
 
 
 def _header(tensors: Mapping[str, Tensor]) -> tuple[bytes, dict[str, int]]:
@@ -96,15 +102,19 @@ def _header(tensors: Mapping[str, Tensor]) -> tuple[bytes, dict[str, int]]:
     return len(text).to_bytes(8, "little") + text, offsets
 
 
-def _write(path: Path, content: memoryview) -> str:
+def _write(path: Path, content: memoryview, count: Callable[[int], None]) -> str:
     digest = hashlib.sha256()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
         for start in range(0, len(content), _CHUNK):
             chunk = content[start : start + _CHUNK]
             digest.update(chunk)
+            if start and start % _FLUSH == 0:
+                os.fdatasync(descriptor)
             while chunk:
-                chunk = chunk[os.write(descriptor, chunk) :]
+                size = os.write(descriptor, chunk)
+                count(size)
+                chunk = chunk[size:]
         os.fsync(descriptor)
     except OSError:
         # Of a full disk the log of the run needs a little as well, and it cannot wait until all ranks have told each other.

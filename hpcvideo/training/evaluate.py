@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -38,10 +39,12 @@ class Evaluation:
 def evaluate(
     method: Method, task: Task, loader: ClipLoader, batch: int, device: Device, average: str = "logits",
     keep_predictions: bool = False, progress: Progress = lambda done, of: None,
+    waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Evaluation:  # fmt: skip
     """Run the method's model over the loader's set, `batch` clips a rank at once. Collective.
 
     average: "logits" or "softmax", what is averaged over the views of a video. Every rank has the same statistics.
+    waiting: gives a block in which this rank waits for others.
     """
     views = ViewAverage(loader.view.test_views, softmax=average == "softmax")
     steps = evaluation_steps(len(loader.shards), batch, loader.world_size, loader.view.test_views)
@@ -64,16 +67,17 @@ def evaluate(
             numbers = (torch.arange(len(predicted)) + finished) * loader.world_size + loader.rank
             kept.append(torch.cat([numbers[:, None].double(), predicted], dim=1)[scored[1]["weights"].cpu() > 0])
         finished += len(scored[0])
-    length = int(gather([0.0 if sums is None else float(len(sums))], device).max())
-    if sums is None:
-        sums = torch.zeros(length, dtype=torch.float64)
-    counted = total(torch.tensor([clips], dtype=torch.float64), device)
+    with waiting():
+        length = int(gather([0.0 if sums is None else float(len(sums))], device).max())
+        if sums is None:
+            sums = torch.zeros(length, dtype=torch.float64)
+        counted = total(torch.tensor([clips], dtype=torch.float64), device)
+        sums = total(sums, device)
+        everyone = _gather_predictions(kept, device) if keep_predictions else None
     name = loader.view.protocol
     if loader.view.test_views > 1:
         name += f", {average} averaged"
-    metrics = task.metrics(total(sums, device))
-    everyone = _gather_predictions(kept, device) if keep_predictions else None
-    return Evaluation(metrics, task.protocol(name), int(counted.item()), everyone)
+    return Evaluation(task.metrics(sums), task.protocol(name), int(counted.item()), everyone)
 
 
 def _gather_predictions(kept: list[Tensor], device: Device) -> ClassPredictions | None:

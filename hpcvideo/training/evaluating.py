@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from hpcvideo.config import RunConfig
 from hpcvideo.distributed.device import Device
@@ -20,15 +21,16 @@ class Evaluations:
     """When the validation set is scored, and how. All methods but `due` are collective.
 
     between: called by every rank after each batch that is scored, with the step; it may raise, to break off. alive: called
-    after each batch that is measured, which nothing may break off: the statistics would be half measured.
+    after each batch that is measured, which nothing may break off: the statistics would be half measured. waiting: gives a
+    block in which this rank waits for others.
     """
 
     def __init__(
         self, config: RunConfig, plan: RunPlan, parts: RunParts, device: Device, clock: PhaseClock, log: RunLog,
-        between: Callable[[int], None], alive: Callable[[], None],
+        between: Callable[[int], None], alive: Callable[[], None], waiting: Callable[[], AbstractContextManager[object]],
     ) -> None:  # fmt: skip
         self._config, self._plan, self._parts, self._device = config, plan, parts, device
-        self._clock, self._log, self._between, self._alive = clock, log, between, alive
+        self._clock, self._log, self._between, self._alive, self._waiting = clock, log, between, alive, waiting
         self.last_step = -1
         """The last step that was evaluated, in this start or before."""
         self._every = interval_steps(config.evaluation.every_epochs, plan)
@@ -69,7 +71,7 @@ class Evaluations:
                 self._measure(step)
                 result = evaluate(
                     self._parts.method, self._parts.task, self._parts.validation, views.batch, self._device, views.average,
-                    progress=progress,
+                    progress=progress, waiting=self._waiting,
                 )  # fmt: skip
         finally:
             seconds = self._clock.take()["evaluation"]
@@ -79,7 +81,9 @@ class Evaluations:
             left_out=len(self._parts.validation.shards) - result.clips, metrics=result.metrics,
         )  # fmt: skip
         self.last_step = step
-        self.tell_bad_clips(gather_report(self._parts.validation, self._device), "validation", step)
+        with self._waiting():
+            report = gather_report(self._parts.validation, self._device)
+        self.tell_bad_clips(report, "validation", step)
 
     def tell_bad_clips(self, report: LoaderReport, which: str, step: int) -> None:
         """Log what loaders skipped. Raises OperationFailed where it was more than data.max_bad_videos."""

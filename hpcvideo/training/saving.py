@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from typing import Any
 
 from hpcvideo.config import RunConfig
 from hpcvideo.distributed.device import Device
 from hpcvideo.distributed.environment import ProcessEnvironment, node_mtbf_hours
-from hpcvideo.distributed.process_group import barrier, gather
+from hpcvideo.distributed.process_group import TIMEOUT, barrier, gather
+from hpcvideo.distributed.step_exchange import StepExchange
 from hpcvideo.errors import InputError, OperationFailed
 from hpcvideo.runs import RunDirectory
-from hpcvideo.training.background_save import BackgroundSave, SaveOutcome
+from hpcvideo.training.background_save import NUMBERS, BackgroundSave, SaveOutcome
 from hpcvideo.training.build import RunParts
 from hpcvideo.training.checkpoint import PARTS, Checkpoint, CheckpointFacts
 from hpcvideo.training.checkpoint_buffer import HostBuffer
@@ -33,17 +36,20 @@ class Saver:
 
     saved_step: the step of the last checkpoint that was begun or loaded, None before and after one that failed. notes: what
     the trainer wants to find again when it resumes (JSON types): written with every checkpoint, set by `resume`. log: writes
-    an event. alive: called now and then while it waits for a disk.
+    an event. alive: called while it waits for a disk that takes bytes. waiting: as Watchdog.waiting. timeout:
+    how long the others may be late at a step. permit: as of BackgroundSave.
     """
 
     def __init__(
         self, config: RunConfig, plan: RunPlan, place: ProcessEnvironment, device: Device, parts: RunParts,
         directory: RunDirectory, log: Callable[..., None], alive: Callable[[], None] = lambda: None,
+        waiting: Callable[..., AbstractContextManager[object]] = nullcontext, timeout: timedelta = TIMEOUT,
+        permit: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self._config, self._plan, self._place, self._device, self._parts = config, plan, place, device, parts
-        self._directory, self._log, self._alive = directory, log, alive
+        self._directory, self._log, self._alive, self._waiting = directory, log, alive, waiting
         self._interval = CheckpointInterval(config.checkpoint, plan, place.nodes, node_mtbf_hours())
-        self._buffer = HostBuffer()
+        self._buffer, self._exchange, self._permit = HostBuffer(), StepExchange(NUMBERS, timeout), permit
         self._under_way: tuple[BackgroundSave, int, float] | None = None
         self._failure: str | None = None
         self._has_whole = False
@@ -64,8 +70,11 @@ class Saver:
         Raises OperationFailed where it could not be written and none before it is whole.
         """
         self._interval.note(step)
-        if self._under_way is not None and (outcome := self._under_way[0].poll()) is not None:
-            self._settle(outcome, step)
+        if self._under_way is not None:
+            with self._waiting():
+                outcome = self._under_way[0].poll()
+            if outcome is not None:
+                self._settle(outcome, step)
 
     def save(self, step: int) -> None:
         """Begin to save the state after `step` updates, unless that is done; training may go on when this returns.
@@ -75,7 +84,7 @@ class Saver:
         if self.saved_step == step:
             return
         began = time.perf_counter()
-        self._wait(step)
+        self.settle(step)
         method = self._parts.method
         state = {"weights": method.weights(), "optimizer": method.optimizer_state(), "extra": method.extra_state()}
         holders = {part: method.holders(part) for part in PARTS}
@@ -90,14 +99,26 @@ class Saver:
         keep = self._config.checkpoint.keep
         self._interval.begin(step)
         # All wait here: else the others would wait in the next step, and book this as communication.
-        barrier(self._device)
-        save = BackgroundSave(self._directory.checkpoints, facts, keep, self._buffer, self._device)
+        with self._waiting():
+            barrier(self._device)
+        save = BackgroundSave(self._directory.checkpoints, facts, keep, self._buffer, self._exchange, self._permit)
         self.saved_step = step
         self._under_way = save, step, time.perf_counter() - began
 
+    def settle(self, step: int) -> None:
+        """Wait, after `step` updates, until what was begun is whole on disk or has failed, which is told.
+
+        Raises OperationFailed on all ranks where it has and none before it is whole.
+        """
+        if self._under_way is not None:
+            save = self._under_way[0]
+            with self._waiting(lambda: not save.at_work):
+                outcome = save.wait(self._alive)
+            self._settle(outcome, step)
+
     def finish(self) -> None:
         """Wait until what was begun is whole on disk. Raises OperationFailed on all ranks where it could not be written."""
-        self._wait(self.saved_step or 0)
+        self.settle(self.saved_step or 0)
         if self._failure is not None:
             raise OperationFailed(self._failure)
 
@@ -106,7 +127,7 @@ class Saver:
 
         Raises OperationFailed where there are some but none is whole, InputError where it is another run's.
         """
-        self._wait(self.saved_step or 0)
+        self.settle(self.saved_step or 0)
         folder = self._directory.checkpoints
         checkpoint = restore_checkpoint(folder, self._device, lambda sentence: self._log("warning", sentence=sentence))
         if checkpoint is None:
@@ -132,10 +153,6 @@ class Saver:
                 f"{config.data.train} ({self._plan.train_samples} videos); use that set, or another --run"
             )
 
-    def _wait(self, step: int) -> None:
-        if self._under_way is not None:
-            self._settle(self._under_way[0].wait(self._alive), step)
-
     def _settle(self, outcome: SaveOutcome, now: int) -> None:
         """A checkpoint is whole, or failed, after `now` updates: tell, and decide when the next one is due."""
         assert self._under_way is not None
@@ -147,7 +164,8 @@ class Saver:
             cost = None if outcome.failure else stall + outcome.write_seconds
             told = self._interval.plan_next(step, now, cost)
             # Rank 0's answer for all: its clock is not theirs.
-            told["next_step"] = int(gather([float(told["next_step"])], self._device)[0])
+            with self._waiting():
+                told["next_step"] = int(gather([float(told["next_step"])], self._device)[0])
             self._interval.set(told["next_step"])
         if outcome.failure is None:
             self._has_whole, self._failure = True, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from hpcvideo.config import RunConfig
 from hpcvideo.distributed.device import Device
 from hpcvideo.distributed.environment import ProcessEnvironment
 from hpcvideo.distributed.process_group import barrier, gather_text
+from hpcvideo.errors import Stopped, StoppedForGood
 from hpcvideo.methods.protocol import BatchShare
 from hpcvideo.shards import ShardSet
 from hpcvideo.shards.staging.background import BackgroundStaging, wait_for_staging
@@ -20,6 +21,7 @@ from hpcvideo.shards.staging.rotation import Rotation, RotationReport
 from hpcvideo.shards.staging.stage import Staging, StagingReport
 from hpcvideo.training.node_shards import NodeShards, virtual_nodes_of
 from hpcvideo.training.recipe import RunPlan
+from hpcvideo.training.stopping import StopAsked
 
 Log = Callable[..., None]
 """Writes an event of the run, on rank 0: log("staging", seconds=...)."""
@@ -38,16 +40,19 @@ def local_copies(config: RunConfig, place: ProcessEnvironment) -> Path | None:
 def staged_sets(
     config: RunConfig, plan: RunPlan, place: ProcessEnvironment, device: Device, share: BatchShare, step: int, log: Log,
     meanwhile: Callable[[], None] = lambda: None,
+    waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Iterator[AtStep]:
     """Within this block the run's shard sets are on the nodes, or on their way there. Collective, on all ranks.
 
     share: this rank's part of a batch. step: the first that is to be done; the block is given what wants to hear of each.
     meanwhile: called on all ranks alike, again and again, while they wait for the copies; it may raise.
+    waiting: gives a block in which this rank waits for others.
     Each set is logged as an event `staging` when it is there. With `when: beside` the block begins as soon as there is room
     for certain; what fails after that is logged, and training reads from the shared file system. The mode partition brings
     the training set alone: the shards of the node's present epoch first, and during each epoch those of the next. At the
-    end of the block staging stops, and without `keep` the local copies are deleted; a block that fails leaves them for the
-    next start. Raises InputError and OperationFailed as Staging does.
+    end of the block staging stops, and without `keep` the local copies are deleted. A block that is asked to stop, on all
+    ranks alike, stops the staging, too, and leaves them for the next start; one that fails leaves them as they are. Raises
+    InputError and OperationFailed as Staging does.
     """
     if config.data.stage is None:
         yield lambda step: None
@@ -56,13 +61,21 @@ def staged_sets(
     leaders = form_leaders(place)
     needs = _needs_by_node(config, plan, place, share) if stage.mode == "partition" else None
     node = None if leaders is None else _NodeStaging(config, place, leaders, needs, step, log)
-    wait_for_staging(
-        node.staging if node else None,
-        lambda staging: staging.ended if stage.when == "before" else staging.prepared,
-        device,
-        meanwhile,
-    )
-    yield node.at_step if node else lambda step: None
+    try:
+        with waiting():
+            wait_for_staging(
+                node.staging if node else None,
+                lambda staging: staging.ended if stage.when == "before" else staging.prepared,
+                device,
+                meanwhile,
+            )
+        yield node.at_step if node else lambda step: None
+    except (StopAsked, Stopped, StoppedForGood):
+        # The thread must not be in the leaders' group while that is destroyed.
+        if node is not None:
+            node.stop()
+            node.staging.close(keep=True)
+        raise
     if node is not None:
         node.stop()
     barrier(device)  # a rank of this node may still be reading

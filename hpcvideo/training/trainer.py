@@ -75,7 +75,9 @@ def train(
                 wishes = _wishes(config, directory, place, lock, signals)
                 boundary = Boundary(StepExchange(NUMBERS, timeout), wishes, BadLoss(config.faults))
                 startup = {"launch": launched - _start_of_all(), "join": time.time() - launched}
-                training = _Training(config, plan, place, device, directory, log, boundary, signals, startup)
+                training = _Training(
+                    config, plan, place, device, directory, log, lock, boundary, signals, startup, timeout
+                )
                 training.run(resumes, before.evaluated_steps)
         except (Stopped, StoppedForGood):
             barrier(device)  # one that leaves early may take the others along
@@ -105,9 +107,11 @@ class _Training:
     device: Device
     directory: RunDirectory
     log: RunLog
+    lock: OneAtATime | None
     boundary: Boundary
     signals: StopSignals | None
     startup: dict[str, float]
+    timeout: timedelta
 
     def run(self, resumes: bool, evaluated: Collection[int]) -> None:
         """The whole run. resumes: from a checkpoint; evaluated: after which steps it was before, known to rank 0 alone."""
@@ -123,7 +127,7 @@ class _Training:
         self.watchdog.start()
         try:
             try:
-                self.boundary.look(self.step, at_once=True)
+                self._look()
                 self.parts = build_run(self.config, self.plan, self.place, self.device, resumes)
             except StopAsked as asked:
                 raise _stopped(asked.cause, self.step) from None
@@ -137,11 +141,13 @@ class _Training:
     def _run(self, evaluated: Collection[int]) -> None:
         parts = self.parts
         self.saver = Saver(
-            self.config, self.plan, self.place, self.device, parts, self.directory, self.log.write, self.watchdog.alive
-        )
+            self.config, self.plan, self.place, self.device, parts, self.directory, self.log.write, self.watchdog.alive,
+            self.watchdog.waiting, self.timeout, (lambda: None) if self.lock is None else self.lock.confirm,
+        )  # fmt: skip
         self.evaluations = Evaluations(
-            self.config, self.plan, parts, self.device, self.clock, self.log, self._between_batches, self.watchdog.alive
-        )
+            self.config, self.plan, parts, self.device, self.clock, self.log, self._between_batches, self.watchdog.alive,
+            self.watchdog.waiting,
+        )  # fmt: skip
         share = parts.method.share
         replicas = gather([float(share.index)], self.device)[:, 0].int().tolist()
         self.stragglers = Stragglers(same_work(replicas))
@@ -155,15 +161,13 @@ class _Training:
             self.log.write("init", **parts.initial_weights)
         try:
             with staged_sets(
-                self.config, self.plan, self.place, self.device, share, self.step, self.log.write, self._while_staging
-            ) as self.at_step:
-                self.boundary.look(self.step, at_once=True)
-                self.watchdog.begin()
-                if self.step < self.plan.total_steps and self.evaluations.missing(self.step):
-                    self.evaluations.run(self.step)  # a stop came in its place
-                self._steps()
-                if self.evaluations.at_the_end(self.step):
-                    self.saver.saved_step = None  # what was measured is to be saved, too
+                self.config, self.plan, self.place, self.device, share, self.step, self.log.write, self._while_staging,
+                self.watchdog.waiting,
+            ) as self.at_step:  # fmt: skip
+                try:
+                    self._steps_and_evaluations()
+                except StopAsked as asked:
+                    self._leave(asked.cause)  # saves before the staging is stopped, which may take a while
         except StopAsked as asked:
             self._leave(asked.cause)
         self._save()
@@ -172,7 +176,17 @@ class _Training:
         self.log.write(
             "end", step=self.step, samples=self._samples(), seconds=time.time() - self.started, reason="finished"
         )
-        barrier(self.device)
+        with self.watchdog.waiting():
+            barrier(self.device)
+
+    def _steps_and_evaluations(self) -> None:
+        self._look()
+        self.watchdog.begin()
+        if self.step < self.plan.total_steps and self.evaluations.missing(self.step):
+            self.evaluations.run(self.step)  # a stop came in its place
+        self._steps()
+        if self.evaluations.at_the_end(self.step):
+            self.saver.saved_step = None  # what was measured is to be saved, too
 
     def _steps(self) -> None:
         self.times, self.skipped = StepTimes(), 0
@@ -207,7 +221,7 @@ class _Training:
             if (save or save_now) and not measured:
                 self._save()
             if save_now:
-                self.saver.finish()
+                self.saver.settle(self.step)  # one that failed is told; the run goes on while an older one is whole
                 self.boundary.saved()
 
     def _update(self, batches: Iterator[Batch]) -> StepResult | None:
@@ -268,17 +282,23 @@ class _Training:
 
     def _between_batches(self, step: int) -> None:
         self.watchdog.alive()
-        self.boundary.look(step)
+        with self.watchdog.waiting():
+            self.boundary.look(step)
 
     def _while_staging(self) -> None:
         self.watchdog.alive("a look at the staging")
-        self.boundary.look(self.step, at_once=True)
+        self._look()
+
+    def _look(self) -> None:
+        with self.watchdog.waiting():
+            self.boundary.look(self.step, at_once=True)
 
     def _log_steps(self, result: StepResult) -> None:
         """A line for the steps since the last one, and a word about ranks that are slow."""
         steps = self.times.steps
-        loss, seconds, own_work = self.times.summary(self.device)
-        report = gather_report(self.parts.train, self.device)
+        with self.watchdog.waiting():
+            loss, seconds, own_work = self.times.summary(self.device)
+            report = gather_report(self.parts.train, self.device)
         scaled = result.loss_scale is not None
         overflows = {"loss_scale": result.loss_scale, "skipped_updates": self.skipped} if scaled else {}
         self.skipped = 0

@@ -7,11 +7,10 @@ import io
 import math
 import os
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +26,7 @@ STOP_PATIENCE_SECONDS = 60.0
 
 _JUDGES = 2  # ranks 0 and 1, since one of them may be the one that is stuck
 _SETTLE_SECONDS = 4.0  # ranks notice at different moments; the judges look when all have written
+_LAST_WORDS_SECONDS = 30.0  # more than a rank takes to say why, where it can
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Watchdog:
         self._limit, self._directory, self._rank, self._nodes = limit_seconds, directory, rank, list(nodes)
         self._phase, self._asked_to_stop = phase, asked_to_stop
         self._begun = False
+        self._waits: list[Callable[[], bool]] = []
         self._signs, self._doing = 0, "the start"
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -69,6 +70,15 @@ class Watchdog:
         """A sign of life. doing: what is done now, in words that fit behind `after`."""
         self._signs += 1
         self._doing = doing or self._doing
+
+    @contextmanager
+    def waiting(self, really: Callable[[], bool] = lambda: True) -> Iterator[None]:
+        """Within this block of the main thread the rank waits for others, whatever phase it is in, as long as `really`."""
+        self._waits.append(really)
+        try:
+            yield
+        finally:
+            self._waits.pop()
 
     def begin(self) -> None:
         """The start is over: the limit is what it says, and no longer STARTUP_FACTOR times that."""
@@ -92,10 +102,22 @@ class Watchdog:
                 self._give_up(quiet, stopping)
 
     def _give_up(self, quiet: float, stopping: bool) -> None:
-        phase = self._phase()
-        own = Report(phase in WAITING_PHASES, f"after {self._doing}, in {phase or 'no timed phase'}")
+        # A dead file system, or a reader of stderr that has stopped, may hold this thread for ever.
+        last = threading.Timer(_LAST_WORDS_SECONDS, os._exit, (1,))
+        last.daemon = True
+        try:
+            last.start()
+            self._say_why(quiet, stopping)
+        finally:
+            os._exit(1)
+
+    def _say_why(self, quiet: float, stopping: bool) -> None:
+        phase, waiting = self._phase(), any(really() for really in tuple(self._waits))
+        place = phase or ("a wait for other ranks" if waiting else "no timed phase")
+        own = Report(waiting or phase in WAITING_PHASES, f"after {self._doing}, in {place}")
         asked = " although it was asked to stop" if stopping else ""
         sentence = f"{_name(self._rank, self._nodes)} gave no sign of life for {quiet:.0f} s{asked}, {own.where}"
+        _print(f"{sentence}; stacks go to {self._file(self._rank)}")  # first: files may be what does not answer
         stacks = _stacks()
         with suppress(OSError):
             self._directory.errors.mkdir(parents=True, exist_ok=True)
@@ -105,10 +127,10 @@ class Watchdog:
             behind = who_is_behind(self._reports(), self._nodes) if self._rank < _JUDGES else None
             sentence = f"{sentence}: {behind or f'{LOST_PEERS}: it waits for other ranks'}"
         record_failure(self._directory.path, self._rank, 1, sentence, stacks)
-        print(f"hpcvideo: {sentence}; stacks are in {self._file(self._rank)}", file=sys.stderr, flush=True)
+        if own.waits and self._rank < _JUDGES:
+            _print(f"{sentence}; stacks are in {self._file(self._rank)}")
         if self._rank >= _JUDGES:  # where one rank's end makes the launcher end all, the judges come first
             time.sleep(_SETTLE_SECONDS)
-        os._exit(1)
 
     def _file(self, rank: int) -> Path:
         return self._directory.errors / f"stacks-rank-{rank}.txt"
@@ -141,9 +163,16 @@ def _name(rank: int, nodes: Sequence[str]) -> str:
     return f"rank {rank} on {nodes[rank]}"
 
 
+def _print(sentence: str) -> None:
+    with suppress(OSError, ValueError):  # stderr is broken or closed
+        print(f"hpcvideo: {sentence}", file=sys.stderr, flush=True)
+
+
 def _stacks() -> str:
-    """Where every thread of this process is."""
-    with tempfile.TemporaryFile() as file:  # faulthandler writes into descriptors alone
+    """Where every thread of this process is; empty where there is no memory for that."""
+    # In memory: faulthandler writes into descriptors alone, and a disk may be what does not answer.
+    with suppress(OSError), os.fdopen(os.memfd_create("stacks"), "w+b") as file:
         faulthandler.dump_traceback(file, all_threads=True)
         file.seek(0)
         return io.TextIOWrapper(file, "utf-8", "replace").read()
+    return ""

@@ -83,6 +83,19 @@ def test_a_lock_cut_short_counts_as_one_of_a_host_unknown(tmp_path):
         assert json.loads((tmp_path / LOCK).read_text())["process"] == os.getpid()
 
 
+def test_a_look_at_the_file_notices_at_once_that_it_was_taken(tmp_path):
+    with BuildLock(tmp_path) as lock:
+        lock.confirm()
+        content = (tmp_path / LOCK).read_text()
+        left_by(tmp_path, "elsewhere", 1)
+        lock.check()
+        with pytest.raises(OperationFailed, match="another build has taken this folder over"):
+            lock.confirm()
+        (tmp_path / LOCK).write_text(content)
+        with pytest.raises(OperationFailed):
+            lock.confirm()  # what was lost stays lost
+
+
 def test_the_lock_beats_and_notices_that_it_was_taken(tmp_path, monkeypatch):
     monkeypatch.setattr(one_at_a_time, "BEAT_SECONDS", 0.05)
     with BuildLock(tmp_path) as lock:

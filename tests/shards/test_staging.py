@@ -75,6 +75,19 @@ def test_a_second_staging_reads_neither_the_shared_nor_the_local_shards(shared: 
     assert not leftover.exists()
 
 
+def test_a_stop_does_not_wait_for_digests_and_leaves_what_has_none(shared: Path, tmp_path: Path) -> None:
+    folder = stage(shared, tmp_path / "node").folder
+    (folder / local_folder.RECORD).unlink()
+    staging = Staging(shared, tmp_path / "node", lone_leader("n0"))
+    staging.prepare()
+    staging.stop()
+    with OpenCounter(folder) as opened:
+        report = staging.copy()
+        assert not [name for name in opened.counts() if name.endswith(".h5")]
+    staging.close()
+    assert (report.outcome, report.kept_shards) == ("stopped", 0) and same_files(shared, folder)
+
+
 def test_a_changed_local_file_is_read_through_and_replaced(shared: Path, tmp_path: Path) -> None:
     folder = stage(shared, tmp_path / "node").folder
     damaged = folder / "shard-00001.h5"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,15 @@ def test_ranks_run_from_copies_that_sbcast_brought_and_nothing_is_left(
     assert left == []
 
 
-def test_a_node_without_room_for_the_copy_uses_the_environment_where_it_lies(
+def test_a_node_without_room_for_the_copy_or_without_a_safe_place_uses_the_environment_where_it_lies(
     cluster: Any, submitter: Any, packed: tuple[Path, Path], tmp_path: Path
 ) -> None:
     # The nodes of this cluster are one machine: {node} gives each a folder of its own, to which each copies.
     (tmp_path / "local").mkdir()
     (tmp_path / "local" / "n2").write_text("a file where the folder should be")
+    # Whoever owns a folder can swap what others put into it.
+    (tmp_path / "local" / "n3").mkdir()
+    os.chown(tmp_path / "local" / "n3", 65534, 65534)
     site = submitter.site.model_copy(update={"node_local": f"{tmp_path}/local/{{node}}"})
     archive, program = packed
     program.parent.mkdir(parents=True)
@@ -81,7 +85,9 @@ def test_a_node_without_room_for_the_copy_uses_the_environment_where_it_lies(
     assert [answer["rank"] for answer in load_answers(tmp_path / "run")] == list(range(6))
     assert "n2: no copy of the environment in " in log and "sent by cp" in log
     said = {path.name: path.read_text() for path in (tmp_path / "run" / "logs").glob("rank-*.log")}
+    assert "n3: a folder above " in log and " belongs to another user" in log
     assert [name for name in sorted(said) if "old place on n2" in said[name]] == ["rank-2.log", "rank-3.log"]
+    assert [name for name in sorted(said) if "old place on n3" in said[name]] == ["rank-4.log", "rank-5.log"]
     assert "n2: no copy of the environment here, it is used from where it lies" in said["rank-2.log"]
-    assert all("old place" not in said[f"rank-{rank}.log"] for rank in (0, 1, 4, 5))
+    assert all("old place" not in said[f"rank-{rank}.log"] for rank in (0, 1))
     assert sorted(path.name for path in (tmp_path / "local").rglob("*")) == ["n1", "n2", "n3"], "nothing else is left"

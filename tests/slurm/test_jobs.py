@@ -133,6 +133,15 @@ def test_each_submission_is_kept_and_noted(submitter: Any) -> None:
     assert (end.exit_code, left.read_text()) == (0, "0\n")
 
 
+def test_nobody_else_may_read_what_is_submitted(submitter: Any) -> None:
+    """A profile's variables stand in the script, and there may be a token among them."""
+    config = submitter.folder / "run" / "submissions" / "config-0001.yaml"
+    job = submitter.start("true\n", nodes=1)
+    again = submit(job.script.read_text(), job.run, submitter.site, files={config: "name: a\n"})
+    assert wait_for_job(again, submitter.site).exit_code == 0
+    assert [path.stat().st_mode & 0o777 for path in (job.script, again.script, config)] == [0o600] * 3
+
+
 def test_a_forgotten_job_gives_the_code_that_it_left_behind(submitter: Any, tmp_path: Path) -> None:
     job = submitter.start("true\n", nodes=1)
     wait_for_job(job, submitter.site)

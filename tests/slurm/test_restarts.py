@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -170,12 +171,69 @@ def test_the_second_of_two_jobs_of_a_run_touches_nothing(submitter: Any, cluster
     assert end.exit_code == 0, "a lock that a dead job left binds nobody"
 
 
+def test_a_job_whose_ranks_are_refused_leaves_the_winner_s_records_and_chain_alone(submitter: Any, cluster: Any) -> None:
+    """Two that start in the same moment: the winner's lock is there only when the ranks of the other have begun."""
+    winner = submitter.start(': >"$run/up-0-$SLURM_PROCID"\nsleep 1000\n', **SHAPE)
+    wait_until_up(winner.run)
+    refused = f"""
+if ((SLURM_PROCID > 0)); then sleep 2; exit 2; fi
+printf '{{"host": "n1", "process": 1, "job_id": "{winner.job_id}"}}' >"$run/.run-lock"
+printf 'exit_code: 1\nof the winner\n' >"$run/errors/rank-1.txt"
+echo "hpcvideo: $run/.run-lock: job {winner.job_id} (process 1 on n1) is training in this run directory now; wait for it" >&2
+exit 2
+"""
+    rival, end = submitter.finish(refused, chain=(1, 3), **SHAPE)
+    assert end.exit_code == 2
+    assert f"job {winner.job_id} is training in this run directory now\nexit code 2, " in log_of(rival)
+    assert [path.name for path in (rival.run / "errors").iterdir()] == ["rank-1.txt"]
+    assert (rival.run / "errors" / "rank-1.txt").read_text() == "exit_code: 1\nof the winner\n"
+    assert not (rival.run / "submissions" / "chain-stopped").exists()
+    assert (rival.run / "submissions" / f"job-{rival.job_id}.exit_code").read_text() == "2\n"
+    cluster.run("scancel", str(winner.job_id))
+    assert wait_for_job(winner, submitter.site).state == "CANCELLED"
+    # The lock stays behind, and its job is no more: this refusal has a cause of its own, which stops the chain.
+    rival, end = submitter.finish("echo 'hpcvideo: no such key' >&2\nexit 2\n", chain=(1, 3), nodes=1)
+    assert end.exit_code == 2 and "  rank-0: hpcvideo: no such key\n" in log_of(rival)
+    assert (rival.run / "submissions" / "chain-stopped").exists()
+
+
+@pytest.mark.parametrize("signal", ["USR2", "TERM"])
+@pytest.mark.parametrize("during", ["preflight", "archive"])
+def test_a_job_that_is_told_to_stop_before_its_ranks_start_leaves_in_order(
+    during: str, signal: str, submitter: Any, cluster: Any, tmp_path: Path
+) -> None:
+    fields: dict[str, Any] = {"preflight": True}
+    checking = tmp_path / "run" / "checking"
+    if during == "archive":  # nobody writes into it, so whoever copies it waits
+        submitter.site = submitter.site.model_copy(update={"node_local": f"{tmp_path}/local/{{node}}"})
+        fields = {"archive": tmp_path / "environment.tar"}
+        os.mkfifo(fields["archive"])
+        checking = tmp_path / "local" / "n2"
+    body = 'if [[ $1 == preflight ]]; then : >"$3/checking"; sleep 1000; fi\n: >"$run/started"\n'
+    job = with_requeue(submitter).start(body, chain=(1, 3), **SHAPE, **fields)
+    wait_until(checking.exists, f"{during} under way")
+    cluster.run("scancel", "--batch", f"--signal={signal}", str(job.job_id))
+    end = wait_for_job(job, submitter.site)
+    assert (end.state, end.exit_code) == ("FAILED", 75), log_of(job)
+    assert "told to stop before the ranks were started\nexit code 75, " in log_of(job)
+    assert (job.run / "submissions" / f"job-{job.job_id}.exit_code").read_text() == "75\n"
+    assert not (job.run / "submissions" / "chain-stopped").exists() and not (job.run / "started").exists()
+    assert not list(tmp_path.glob("local/*/*")), "no copy is left behind"
+
+
 def test_a_rank_s_own_record_is_kept(submitter: Any) -> None:
     body = 'printf "exit_code: 1\\nthe true cause\\nits details\\n" >"$run/errors/rank-$SLURM_PROCID.txt"\nexit 1\n'
+    stacks = submitter.folder / "run" / "errors" / "stacks-rank-7.txt"
+    stacks.parent.mkdir(parents=True)
+    stacks.write_text("of an earlier attempt")
     job, _ = submitter.finish(body, nodes=1, ranks_per_node=1)
+    assert not stacks.exists()
     assert (job.run / "errors" / "rank-0.txt").read_text().endswith("the true cause\nits details\n")
     job, _ = submitter.finish("echo 'hpcvideo: no record of its own' >&2\nexit 2\n", nodes=1, ranks_per_node=1)
     assert (job.run / "errors" / "rank-0.txt").read_text() == "exit_code: 2\nhpcvideo: no record of its own\n"
+    job, end = submitter.finish("exit 3\n", nodes=1, ranks_per_node=1)
+    assert end.exit_code == 3
+    assert "  rank-0: it ended with exit code 3 and told no reason\n" in log_of(job)
 
 
 @pytest.mark.parametrize("ending", ['kill -KILL "$$"', "exit 3"])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import pwd
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -240,6 +243,16 @@ def test_line_breaks_in_any_text_of_the_user_are_refused(case: str, field: str) 
         value = (Path(bad),) if old and isinstance(old[0], Path) else (bad,)
     with pytest.raises(InputError, match="line break"):
         render_script(dataclasses.replace(job, **{field: value}), site)
+
+
+def test_the_user_s_name_takes_its_place_in_variables_and_runs_nothing() -> None:
+    values = {"CACHE": "/disk/{user}/a {job} $(id)", "PLAIN": "{x}"}
+    text = render_script(PLAIN, LOCAL.model_copy(update={"environment": values}))
+    lines = [line for line in text.splitlines() if re.match(r"(export )?(CACHE|PLAIN)=", line)]
+    code = "\n".join([*lines, 'printf "%s\\n" "$CACHE" "$PLAIN"'])
+    said = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True).stdout
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    assert said.splitlines() == [f"/disk/{user}/a {{job}} $(id)", "{x}"]
 
 
 def test_a_time_limit_that_leaves_no_time_before_the_warning_is_refused() -> None:

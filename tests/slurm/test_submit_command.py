@@ -195,6 +195,7 @@ def test_a_sweep_is_a_job_a_scale_and_a_report_after_all_have_ended_however(conf
     text = submit(config, "--site", "local", "--ranks-per-node", "2", "--sweep", "1,2", "--dry-run")
     assert text.count("#!/bin/bash\n") == 3
     assert "##### 3 of 3: report; waits for the end of train 1x2 and the end of train 2x2\n" in text
+    assert "##### sbatch '--dependency=afterany:<train 1x2>:<train 2x2>'\n" in text, "a shell takes it as it stands"
 
 
 def test_a_plan_goes_from_shards_to_report_and_needs_no_shards_that_it_makes(

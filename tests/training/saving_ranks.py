@@ -13,8 +13,10 @@ import os
 import socket
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,9 @@ class Stage:
         self.directory = RunDirectory(Path(scene["run"]))
         self.parts, self.rank = build_run(config, plan, place, device), place.rank
         self.events: list[dict[str, Any]] = []
-        self.saver = Saver(config, plan, place, device, self.parts, self.directory, self._log)
+        self.signs = 0
+        self.really: Callable[[], bool] | None = None
+        self.saver = Saver(config, plan, place, device, self.parts, self.directory, self._log, self._alive, self._waiting)
         self.resumed = self.saver.resume()
         self.step = self.resumed or 0
         split = plan.split
@@ -51,6 +55,15 @@ class Stage:
 
     def _log(self, event: str, **fields: Any) -> None:
         self.events.append({"event": event, **fields})
+
+    def _alive(self) -> None:
+        self.signs += 1
+
+    @contextmanager
+    def _waiting(self, really: Callable[[], bool] = lambda: True) -> Iterator[None]:
+        self.really = really
+        yield
+        self.really = None
 
     def train(self, steps: int = 1) -> None:
         for _ in range(steps):
@@ -107,6 +120,44 @@ def beside(stage: Stage) -> dict[str, Any]:
         "own": own, "held": held, "half": half, "same": same, "moved": moved, "counts": counts, "events": stage.events,
         "notes": dict(read.facts.notes), "latest": stage.latest(), "step": stage.step,
     }  # fmt: skip
+
+
+def stuck(stage: Stage) -> dict[str, Any]:
+    """All wait for the disk of rank 1, which does not answer; a file lets it go on."""
+    gate, write = stage.directory.path / "gate", checkpoint_buffer.os.write
+    seen: dict[str, Any] = {}
+
+    def silent(descriptor: int, chunk: memoryview) -> int:
+        while threading.current_thread().name == "checkpoint" and not gate.exists():
+            time.sleep(0.01)
+        return write(descriptor, chunk)
+
+    def watch() -> None:
+        written = stage.directory.path / "written"  # by rank 0
+        while stage.saver._under_way is None or not written.exists():
+            if stage.rank == 0 and stage.saver._under_way is not None and not stage.saver._under_way[0].at_work:
+                written.touch()
+            time.sleep(0.01)
+        time.sleep(1)  # for that to be told
+        before = stage.signs
+        time.sleep(1)
+        seen.update(signs=stage.signs - before, waits=stage.really is not None and stage.really())
+        (stage.directory.path / f"seen-{stage.rank}").touch()
+        if stage.rank == 0:
+            while not (stage.directory.path / "seen-1").exists():
+                time.sleep(0.01)
+            gate.touch()
+
+    if stage.rank == 1:
+        checkpoint_buffer.os.write = silent  # type: ignore[assignment]
+    stage.directory.path.mkdir(exist_ok=True)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    stage.train()
+    stage.saver.save(1)
+    stage.saver.finish()
+    watcher.join()
+    return {**seen, "all_signs": stage.signs, "latest": stage.latest()}
 
 
 def full_disk(stage: Stage) -> dict[str, Any]:
@@ -212,6 +263,23 @@ def rank_0_dies_before_latest(stage: Stage) -> dict[str, Any]:
     return _dies(stage, checkpoint, "point_to", rank=0)
 
 
+def another_job_takes_over(stage: Stage) -> dict[str, Any]:
+    """Rank 0 sees that as it is about to complete the second checkpoint."""
+    stage.train()
+    stage.saver.save(1)
+    stage.saver.finish()
+
+    def refuse() -> None:
+        raise OperationFailed("taken over")
+
+    if stage.rank == 0:
+        stage.saver._permit = refuse
+    stage.train()
+    stage.saver.save(2)
+    stage.saver.finish()
+    return {}
+
+
 def look(stage: Stage) -> dict[str, Any]:
     """What a new start finds; one more checkpoint."""
     resumed, events = stage.resumed, list(stage.events)
@@ -263,8 +331,8 @@ def refused(scene: dict[str, Any], place: Any, device: Any) -> dict[str, Any]:
 SCENES: dict[str, Callable[[Stage], dict[str, Any]]] = {
     scene.__name__: scene
     for scene in (
-        beside, full_disk, full_at_once, rank_1_dies_writing, rank_0_dies_before_the_rename, rank_0_dies_before_latest,
-        look, back, automatic,
+        beside, stuck, full_disk, full_at_once, rank_1_dies_writing, rank_0_dies_before_the_rename,
+        rank_0_dies_before_latest, another_job_takes_over, look, back, automatic,
     )
 }  # fmt: skip
 

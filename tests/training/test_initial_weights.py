@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from hpcvideo.errors import InputError
 from hpcvideo.models import create_model
 from hpcvideo.runs import read_events
 from hpcvideo.training.check import check_run
+from hpcvideo.training.checkpoint import read_checkpoint
 from hpcvideo.training.initial_weights import check_initial_weights
 from tests.conftest import run_hpcvideo
 
@@ -35,7 +35,7 @@ def torchvision_file(folder: Path, classes: int = 1000) -> tuple[Path, dict[str,
 
 def first_weights(run: Path) -> dict[str, Tensor]:
     """The weights after one update with a learning rate of next to nothing: what is not zero has not moved a bit."""
-    return safetensors.torch.load_file(run / "checkpoints" / "step-1" / "weights.safetensors")
+    return dict(read_checkpoint(run / "checkpoints" / "step-1").weights)
 
 
 def still(values: dict[str, Any], init: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ Seen = dict[str, list[dict[str, Any]]]
 DAMAGES = ("flip", "cut", "state", "missing", "gone")
 DEATHS = {
     "rank_1_dies_writing": [1, 9], "rank_0_dies_before_the_rename": [9, 1], "rank_0_dies_before_latest": [9, 1],
+    "another_job_takes_over": [1, 1],
 }  # fmt: skip
 HOURS = 1e-4  # between failures: so short that checkpoints of milliseconds pay off within a scene
 
@@ -63,6 +64,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory, shard_folder: Path) -> Seen:
     scenes: dict[str, dict[str, Any]] = {
         "beside": {"scene": "beside"},
         "back": {"scene": "back"},
+        "stuck": {"scene": "stuck"},
         "automatic": {
             "scene": "automatic", "set": ["checkpoint.interval=auto", f"checkpoint.node_mtbf_hours={HOURS}"],
         },
@@ -127,6 +129,12 @@ def test_a_full_disk_is_told_and_the_run_goes_on_until_its_last_checkpoint_fails
     for rank in told["at once"]:  # none is whole there: the run ends
         assert "step-1: cannot write the checkpoint: rank" in rank["said"] and rank["latest"] is None
         assert "before is whole" not in rank["said"]
+
+
+def test_a_wait_for_a_disk_that_does_not_answer_is_no_sign_of_life(seen: Seen) -> None:
+    for rank, told in enumerate(seen["stuck"]):
+        assert told["signs"] == 0 and told["all_signs"] > 0 and told["latest"] == "step-1"
+        assert told["waits"] == (rank == 0), "rank 1 is the one that is stuck"
 
 
 @pytest.mark.parametrize("death", DEATHS)

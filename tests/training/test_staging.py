@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +14,19 @@ from typing import Any
 import pytest
 
 from hpcvideo.config import load_config
-from hpcvideo.distributed.environment import child_variables, without_launcher
+from hpcvideo.distributed.environment import child_variables, discover, without_launcher
+from hpcvideo.distributed.process_group import joined
 from hpcvideo.errors import InputError
+from hpcvideo.methods.protocol import BatchShare
 from hpcvideo.runs import RunDirectory, read_events
 from hpcvideo.scaling.run_log import read_run_log
 from hpcvideo.shards.build import BuildOptions, build_shards
 from hpcvideo.shards.manifest import read_manifest
+from hpcvideo.shards.staging import own_shards
+from hpcvideo.training.check import check_run
 from hpcvideo.training.node_shards import NodeShards
+from hpcvideo.training.staging import staged_sets
+from hpcvideo.training.stopping import StopAsked
 from tests.conftest import hpcvideo_command, run_hpcvideo, write_frame_folders
 from tests.shards.staged_sets import OpenCounter
 
@@ -77,6 +86,49 @@ def test_a_folder_that_cannot_be_written_ends_the_run_before_its_first_step(
     assert answer.returncode == 2
     assert "Not a directory; stage to a folder on each node's own disk" in answer.stderr and "Traceback" not in answer.stderr
     assert not events(tmp_path / "run", "step")
+
+
+@pytest.fixture
+def environment() -> Iterator[None]:
+    before = dict(os.environ)
+    yield
+    os.environ.clear()  # what DeepSpeed is told by variables must not reach the jobs of other tests
+    os.environ.update(before)
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize("when", ["before", "beside"])
+def test_a_stop_ends_the_staging_before_the_ranks_part(
+    config_values: dict[str, Any], write_config: WriteConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    real, begun = own_shards._read, threading.Event()
+
+    def slow(source: int, memory: memoryview) -> int:  # a file system that takes minutes for a shard
+        begun.set()
+        time.sleep(0.05)
+        return real(source, memory[:16])
+
+    def stop() -> None:
+        if begun.is_set():
+            raise StopAsked("USR2")
+
+    monkeypatch.setattr(own_shards, "_read", slow)
+    config_values["data"]["stage"] = {"to": str(tmp_path / "node"), "when": when}
+    config = load_config(str(write_config(config_values)))
+    plan, place, told = check_run(config, 1), discover({}), []
+
+    def log(event: str, **fields: Any) -> None:
+        told.append(fields["outcome"])
+
+    with joined(place) as device:
+        stage = staged_sets(config, plan, place, device, BatchShare(0, 1), 0, log, stop)
+        with pytest.raises(StopAsked), stage:
+            assert when == "beside"
+            begun.wait()
+            stop()
+        assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("stag")]
+    assert told == ["stopped", "stopped"]
+    assert not list(tmp_path.glob("node/*/.lock")), "the folder is let go of"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import pytest
 from hpcvideo.distributed.environment import child_variables, without_launcher
 from hpcvideo.runs import read_events
 from tests.conftest import hpcvideo_command, run_hpcvideo
+from tests.small_disk import small_disk
 
 Write = Callable[[dict[str, Any]], Path]
 STEPS = 30
@@ -122,6 +123,33 @@ def test_files_in_the_run_directory_save_and_stop(config: Path, tmp_path: Path) 
     answer = run_hpcvideo("train", config, "--run", run, "--set", "recipe.steps=100000", check=False)
     assert answer.returncode == 93 and str(run / "stop") in answer.stderr
     assert (run / "events.jsonl").read_bytes() == before
+
+
+def test_save_now_on_a_full_disk_is_told_and_the_run_goes_on(config: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 16 << 20) as disk:
+        run = disk / "run"
+        process = start(config, "--run", run, "--set", "recipe.steps=100000", "--set", "checkpoint.every_steps=null",
+                        "--set", "logging.every_steps=50", "--set", "evaluation.every_epochs=null")  # fmt: skip
+        try:
+            wait_for_step(process, run, 50)
+            for wanted in (1, 2):
+                (run / "save-now").touch()
+                while process.poll() is None and (run / "save-now").exists():
+                    time.sleep(0.01)
+                assert process.poll() is None, process.communicate()[1]
+                if wanted == 1:
+                    room = os.statvfs(disk)
+                    (disk / "filler").write_bytes(bytes(room.f_bavail * room.f_frsize - (256 << 10)))
+            (warning,) = events_of(run, "warning")
+            assert "No space left on device" in warning["sentence"] and "the run goes on" in warning["sentence"]
+            assert len(events_of(run, "checkpoint")) == 1
+            wait_for_step(process, run, events_of(run, "step")[-1]["step"] + 1)
+            (disk / "filler").unlink()
+            (run / "stop").touch()
+            said = process.communicate(timeout=120)[1]
+            assert process.returncode == 93, said
+        finally:
+            process.kill()
 
 
 def test_a_run_ends_after_a_time_of_its_own(config: Path, tmp_path: Path) -> None:

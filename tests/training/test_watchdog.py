@@ -34,8 +34,10 @@ where_it_sleeps()
 """
 
 
-def sleeper(run: Path, limit: float | None, asked: bool = False, phase: str | None = None) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", SLEEPER, str(run), repr(limit), repr(asked), repr(phase)]
+def sleeper(
+    run: Path, limit: float | None, asked: bool = False, phase: str | None = None, program: str = SLEEPER
+) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", program, str(run), repr(limit), repr(asked), repr(phase)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "begun\n"
     return process
@@ -64,11 +66,38 @@ def test_a_suspended_process_does_not_age(tmp_path: Path) -> None:
     process.communicate()
 
 
-def test_without_a_limit_only_a_stop_that_does_not_come_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(globals(), "SLEEPER", SLEEPER.replace("run, limit", "import hpcvideo.training.watchdog as module\n"
-                        "module.STOP_PATIENCE_SECONDS = 1.5\nrun, limit", 1))  # fmt: skip
-    waiting = sleeper(tmp_path / "waiting", None)
-    stopping = sleeper(tmp_path / "stopping", None, asked=True)
+def with_seconds(name: str, seconds: float) -> str:
+    """SLEEPER with another value of a constant of the module."""
+    change = f"import hpcvideo.training.watchdog as module\nmodule.{name} = {seconds}\n"
+    return SLEEPER.replace("run, limit", f"{change}run, limit", 1)
+
+
+def test_neither_a_broken_stderr_nor_a_file_that_does_not_answer_keeps_it(tmp_path: Path) -> None:
+    broken = sleeper(tmp_path / "broken", 1.0)
+    assert broken.stderr is not None
+    broken.stderr.close()
+    stacks = tmp_path / "silent" / "errors" / "stacks-rank-0.txt"
+    stacks.parent.mkdir(parents=True)
+    os.mkfifo(stacks)  # nobody reads it: opening it to write does not return
+    silent = sleeper(tmp_path / "silent", 1.0, program=with_seconds("_LAST_WORDS_SECONDS", 3.0))
+    assert "rank 0 on n1 gave no sign of life" in silent.communicate(timeout=60)[1] and silent.returncode == 1
+    assert broken.wait(timeout=60) == 1
+    assert (tmp_path / "broken" / "errors" / "rank-0.txt").exists()
+
+
+def test_a_rank_that_waits_for_others_in_a_phase_of_work_does_not_accuse_itself(tmp_path: Path) -> None:
+    call = "where_it_sleeps()\n"
+    wait = SLEEPER.removesuffix(call) + f"with watchdog.waiting(lambda: sys.argv[5] == 'really'):\n    {call}"
+    for really in ("really", "not"):
+        process = sleeper(tmp_path / really, 1.0, phase="evaluation", program=wait.replace("sys.argv[5]", repr(really)))
+        said = process.communicate(timeout=60)[1]
+        assert ("all ranks wait for each other" in said) == (really == "really"), said
+
+
+def test_without_a_limit_only_a_stop_that_does_not_come_ends_it(tmp_path: Path) -> None:
+    impatient = with_seconds("STOP_PATIENCE_SECONDS", 1.5)
+    waiting = sleeper(tmp_path / "waiting", None, program=impatient)
+    stopping = sleeper(tmp_path / "stopping", None, asked=True, program=impatient)
     said = stopping.communicate(timeout=60)[1]
     assert stopping.returncode == 1 and "although it was asked to stop" in said
     assert waiting.poll() is None

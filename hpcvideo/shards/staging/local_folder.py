@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import stat
+import threading
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
@@ -107,15 +108,21 @@ class LocalFolder:
         """Shards of which a file of the right size lies here, not verified."""
         return [index for index, shard in enumerate(self.shards) if self._size(shard) == shard.bytes]
 
-    def verified(self) -> set[int]:
+    def verified(self, stop: threading.Event | None = None) -> set[int]:
         """Shards that lie here whole. Each is read through once; staged.json remembers size, time of change and digest.
 
-        A file that is not what the manifest says is deleted.
+        A file that is not what the manifest says is deleted. Once `stop` is set, what was not read through yet stays as it
+        is and does not count as whole.
         """
+        stop = stop or threading.Event()
         unknown = [index for index in self.candidates() if not self._is_recorded(self.shards[index])]
         with ThreadPoolExecutor(DIGEST_THREADS, thread_name_prefix="digest") as threads:
-            digests = list(threads.map(lambda index: _digest(self.path / self.shards[index].file), unknown))
+            digests = list(
+                threads.map(lambda index: "" if stop.is_set() else _digest(self.path / self.shards[index].file), unknown)
+            )
         for index, digest in zip(unknown, digests, strict=True):
+            if digest == "":
+                continue
             if digest == self.shards[index].sha256:
                 self.note(index)
             else:

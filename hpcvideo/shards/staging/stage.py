@@ -108,7 +108,7 @@ class Staging:
 
         Raises OperationFailed on all nodes alike where a shard differs from its digest twice, or a disk fails.
         """
-        held = self._leaders.together(self.local.verified)
+        held = self._leaders.together(lambda: self.local.verified(self._stop))
         here = self._leaders.index
         kept = sum(len(mine & whole) for mine, whole in zip(self._wanted, held, strict=True))
         missing = self._wanted[here] - held[here]
@@ -125,7 +125,7 @@ class Staging:
         if outcome == "finished" and self._mode == "broadcast":
             # Last of all; with a part of the shards only, the folder is no set and must not look like one.
             self._leaders.together(lambda: self.local.complete(self._manifest))
-        now_whole = self._leaders.together(self.local.verified)
+        now_whole = self._leaders.together(lambda: self.local.verified(self._stop))
         mine = (self._outcome.read_bytes, self._outcome.received_bytes, time.monotonic() - self._began)
         read, received, seconds = zip(*self._leaders.exchange(mine), strict=True)
         whole = sum(len(wanted & held) for wanted, held in zip(self._wanted, now_whole, strict=True))
