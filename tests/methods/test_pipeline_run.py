@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hpcvideo.runs import read_events
+from hpcvideo.training.checkpoint import read_checkpoint
 from tests.conftest import run_hpcvideo
 
 pytestmark = pytest.mark.faults
@@ -37,8 +38,10 @@ def configs(config_values: dict[str, Any], tmp_path: Path) -> Callable[..., Path
 
 
 def state(run: Path) -> dict[str, bytes]:
-    folder = run / "checkpoints" / f"step-{STEPS}"
-    return {name: (folder / f"{name}.safetensors").read_bytes() for name in ("weights", "optimizer", "extra")}
+    """The bits of every tensor of the last checkpoint: stages write files of their own."""
+    checkpoint = read_checkpoint(run / "checkpoints" / f"step-{STEPS}")
+    parts = {"weights": checkpoint.weights, "optimizer": checkpoint.optimizer, "extra": checkpoint.extra}
+    return {f"{part}/{name}": tensor.numpy().tobytes() for part, held in parts.items() for name, tensor in held.items()}
 
 
 def events(run: Path, kind: str) -> list[dict[str, Any]]:
