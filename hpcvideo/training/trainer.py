@@ -58,20 +58,20 @@ def train(
     # Longer than the watchdog's, which says more about a hang.
     timeout = TIMEOUT if limit is None else max(TIMEOUT, timedelta(seconds=STARTUP_FACTOR * limit + 120))
     with joined(place, timeout=timeout) as device:
-        # Rank 0 decides for all: on a shared file system the others may not see yet what was written last.
         directory = RunDirectory(run)
-        before, seen = LogEnd(), [0.0, 0.0]
-        if place.rank == 0:
-            before = read_log_end(directory)
-            seen = [float(before.finished_step == plan.total_steps), float(has_checkpoint(directory.checkpoints))]
-        finished, resumes = gather(seen, device)[0].bool().tolist()
-        if finished:
-            if place.rank == 0:
-                listener({"event": "end", "step": plan.total_steps, "reason": "already finished", "seconds": 0.0})
-            return
         log = RunLog(directory, place.rank, listener)
         try:
             with run_lock(directory, place, lambda sentence: log.tell(event="warning", sentence=sentence)) as lock:
+                # Only now: whoever held the lock may have finished the run. Rank 0 decides for all, since on a shared file
+                # system the others may not see yet what was written last.
+                before, seen = LogEnd(), [0.0, 0.0]
+                if place.rank == 0:
+                    before = read_log_end(directory)
+                    seen = [float(before.finished_step == plan.total_steps), float(has_checkpoint(directory.checkpoints))]
+                finished, resumes = gather(seen, device)[0].bool().tolist()
+                if finished:
+                    log.tell(event="end", step=plan.total_steps, reason="already finished", seconds=0.0)
+                    return
                 wishes = _wishes(config, directory, place, lock, signals)
                 boundary = Boundary(StepExchange(NUMBERS, timeout), wishes, BadLoss(config.faults))
                 startup = {"launch": launched - _start_of_all(), "join": time.time() - launched}
