@@ -56,6 +56,11 @@ class Saver:
         self.saved_step: int | None = None
         self.notes: dict[str, Any] = {}
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether a checkpoint is under way beside the training."""
+        return self._under_way is not None
+
     def facts(self) -> dict[str, Any]:
         """What the run's start event tells of checkpoints."""
         return {"checkpoints": self._interval.describe()}

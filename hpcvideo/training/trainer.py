@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -204,7 +205,8 @@ class _Training:
             began = time.perf_counter()
             result = self._update(batches)
             self.step += 1
-            self.saver.at_step(self.step)
+            with self.clock.phase("checkpoint") if self.saver.is_writing else nullcontext():
+                self.saver.at_step(self.step)
             save, evaluate = self.saver.due(self.step), self.evaluations.due(self.step)
             save_now = self._meet(result, at_once=save or evaluate or self.step == total)
             if result is not None:
