@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 from local_slurm.cluster import LocalCluster
 from local_slurm.config import ClusterError, Shape
 from local_slurm.hosts import ClusterHosts
 from local_slurm.processes import wait_for
 
+SETTLE_SECONDS = 3
+"""The kernel takes up to a second to see a cable; a job step that is launched before is lost."""
 BACK_SECONDS = 60
 _READY = {"idle", "mixed", "allocated", "completing"}
 
@@ -49,12 +52,15 @@ class HostCluster(LocalCluster):
     def recover(self) -> None:
         """Cancel all jobs, put every cable back, start every node that lost its power, and wait until all are idle."""
         shape, hosts = self._with_hosts()
+        pulled = [name for name in shape.names() if hosts.is_cut(name)]
         for name in shape.names():
             hosts.heal(name)
         self._start_nodes(shape, [name for name in shape.names() if not self._pid(f"slurmd-{name}")])
         self._cancel_jobs()
         self._wait_until_back(shape.names())
         self._wait_until_idle(shape)
+        if pulled:
+            time.sleep(SETTLE_SECONDS)
 
     def _wait_until_back(self, names: list[str]) -> None:
         """Slurm asks a node that it has given up only now and then, so it is told that the node is usable."""
