@@ -23,12 +23,8 @@ class VisionDataset:
     """Base class of streaming's vision data sets, none of which is used."""
 
 
-def to_tensor(picture: object) -> object:
-    """Never called: it belongs to those data sets."""
-    raise NotImplementedError(f"torchvision stands out: cannot convert {type(picture).__name__}")
-
-
-_functional = _stand_in("torchvision.transforms.functional", to_tensor=to_tensor)
+# Only the name is imported, for those data sets.
+_functional = _stand_in("torchvision.transforms.functional", to_tensor=None)
 _transforms = _stand_in("torchvision.transforms", functional=_functional, __path__=[])
 _datasets = _stand_in("torchvision.datasets", VisionDataset=VisionDataset)
 _stand_in("torchvision", transforms=_transforms, datasets=_datasets, __version__="0", __path__=[])
