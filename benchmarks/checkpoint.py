@@ -11,17 +11,15 @@ import argparse
 import json
 import os
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from rank_processes import RanksFailed, answer_of, start_here
 from report import Claim, machine, show
 from rich.console import Console
 from slow_disk import NoSlowDisk, slow_disk
@@ -35,10 +33,6 @@ _DISK_BYTES = 1 << 30
 _PATIENCE_SECONDS = 900
 _PACKAGES = ("hpcvideo", "torch", "deepspeed", "safetensors")
 _PEER = "torch.distributed.checkpoint.async_save"
-
-
-class RanksFailed(Exception):
-    """A rank ended without an answer; the text is the end of what it wrote."""
 
 
 def stall_claim(quick: bool, megabytes_per_second: int, tell: Callable[[str], None]) -> Claim:
@@ -83,32 +77,9 @@ def _measure(facts: dict[str, Any], folder: Path) -> dict[str, Any]:
     """What checkpoint_ranks.py finds. Raises RanksFailed."""
     told, out = folder / "facts.json", folder / "found.json"
     told.write_text(json.dumps({**facts, "out": str(out)}))
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = str(listener.getsockname()[1])
-    world = {"WORLD_SIZE": str(_RANKS), "LOCAL_WORLD_SIZE": str(_RANKS), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     variables = without_launcher(child_variables(OMP_NUM_THREADS="1", DS_ACCELERATOR="cpu"))
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("checkpoint_ranks.py")), str(told)], text=True,
-            env={**variables, **world, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(_RANKS)
-    ]  # fmt: skip
-    try:
-        errors = [process.communicate(timeout=_PATIENCE_SECONDS)[1] for process in processes]
-    except subprocess.TimeoutExpired:
-        raise RanksFailed(f"no answer within {_PATIENCE_SECONDS} s") from None
-    finally:
-        for process in processes:
-            with suppress(ProcessLookupError):
-                process.kill()
-            process.wait()
-    if not out.exists():
-        raise RanksFailed(" ".join("".join(errors).split())[-600:])
-    found: dict[str, Any] = json.loads(out.read_text())
-    return found
+    command = [sys.executable, str(Path(__file__).with_name("checkpoint_ranks.py")), str(told)]
+    return answer_of(start_here(command, _RANKS, variables), out, _PATIENCE_SECONDS)
 
 
 def parse() -> argparse.Namespace:

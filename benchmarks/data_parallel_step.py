@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from rank_processes import RanksFailed, answer_of, start_here
 from report import Claim
 
 from hpcvideo.distributed.environment import child_variables, without_launcher
@@ -30,14 +29,10 @@ _HOSTS, _SHARE = 3, 0.6
 _ROUNDS = 21  # two ranks on two cores: a single round is off by 6 % now and then, so 9 of them would resolve no 3 %
 _PEER = "torch DDP (buffers not sent, gradients as views of its buckets)"
 _SAME = "same model, batch, loss, clipping and SGD in the same processes, taking turns, one thread a rank"
-_PATIENCE_SECONDS = 420
+_PATIENCE_SECONDS = 900
 
 Tell = Callable[[str], None]
 Found = dict[str, Any]
-
-
-class RanksFailed(Exception):
-    """A rank ended without an answer; the text is the end of what it wrote."""
 
 
 def deepspeed_claim(quick: bool, tell: Tell) -> Claim:
@@ -82,21 +77,7 @@ def exposed_claim(quick: bool, tell: Tell) -> Claim:
 
 def measure_here(ranks: int, facts: Found, tell: Tell) -> Found:
     """What data_parallel_ranks.py finds on so many ranks of this machine. Raises RanksFailed."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    world = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-
-    def start(command: Sequence[str]) -> list[subprocess.Popen[str]]:
-        return [
-            subprocess.Popen(
-                command, env={**_variables(), **world, "RANK": str(rank), "LOCAL_RANK": str(rank)}, text=True,
-                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            )
-            for rank in range(ranks)
-        ]  # fmt: skip
-
-    return _measure(start, facts, tell)
+    return _measure(lambda command: start_here(command, ranks, _variables()), facts, tell)
 
 
 def measure_on(hosts: LocalHosts, facts: Found, tell: Tell) -> Found:
@@ -109,18 +90,7 @@ def _measure(start: Callable[[Sequence[str]], list[subprocess.Popen[str]]], fact
         told, out = Path(folder) / "facts.json", Path(folder) / "found.json"
         told.write_text(json.dumps({"model": _MODEL, **facts, "out": str(out)}))
         processes = start([sys.executable, str(_RANKS), str(told)])
-        try:
-            errors = [process.communicate(timeout=_PATIENCE_SECONDS)[1] for process in processes]
-        except subprocess.TimeoutExpired:
-            raise RanksFailed(f"no answer within {_PATIENCE_SECONDS} s") from None
-        finally:
-            for process in processes:
-                with suppress(ProcessLookupError):
-                    process.kill()
-                process.wait()
-        if not out.exists():
-            raise RanksFailed(" ".join("".join(errors).split())[-600:])
-        found: Found = json.loads(out.read_text())
+        found: Found = answer_of(processes, out, _PATIENCE_SECONDS)
     for kind in found["seconds"]:
         tell(f"{found['ranks']} ranks, {kind}: {median(_steps(found, kind)):.3f} s a step")
     return found

@@ -1,0 +1,47 @@
+"""Ranks of a benchmark: started on this machine, waited for, and ended whatever happens."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+class RanksFailed(Exception):
+    """A rank ended without an answer; the text is the end of what it wrote."""
+
+
+def start_here(command: Sequence[str], ranks: int, variables: Mapping[str, str]) -> list[subprocess.Popen[str]]:
+    """So many ranks on this machine, told who they are as torchrun would; standard errors are pipes."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = str(listener.getsockname()[1])
+    world = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [
+        subprocess.Popen(
+            command, env={**variables, **world, "RANK": str(rank), "LOCAL_RANK": str(rank)}, text=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )
+        for rank in range(ranks)
+    ]  # fmt: skip
+
+
+def answer_of(processes: Sequence[subprocess.Popen[str]], out: Path, patience_seconds: float) -> dict[str, Any]:
+    """The JSON that the ranks leave in `out`. Raises RanksFailed where none is there, or not in time."""
+    try:
+        errors = [process.communicate(timeout=patience_seconds)[1] for process in processes]
+    except subprocess.TimeoutExpired:
+        raise RanksFailed(f"no answer within {patience_seconds:g} s") from None
+    finally:
+        for process in processes:
+            with suppress(ProcessLookupError):
+                process.kill()
+            process.wait()
+    if not out.exists():
+        raise RanksFailed(" ".join("".join(errors).split())[-600:])
+    found: dict[str, Any] = json.loads(out.read_text())
+    return found
