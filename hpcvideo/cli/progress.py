@@ -84,7 +84,7 @@ def bar(console: Console) -> Progress:
 
 @contextmanager
 def training_listener(as_json: bool, rank: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A listener for hpcvideo.training.trainer.train; ranks other than 0 hear nothing."""
+    """A listener for hpcvideo.training.train.train; ranks other than 0 hear nothing."""
     console = _console(sys.stderr)
     if as_json or rank != 0:
         yield lambda event: _print_json(event, console)

@@ -59,7 +59,7 @@ def train_command(
 
         from hpcvideo.cli.progress import training_listener
         from hpcvideo.training.check import check_run
-        from hpcvideo.training.trainer import train
+        from hpcvideo.training.train import train
 
         plan = check_run(loaded, place.world_size, directory, place.nodes, place.rank)
         guard.owned = True

@@ -7,101 +7,40 @@ from collections.abc import Collection, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, NoReturn
-
-import psutil
 
 from hpcvideo.config import RunConfig
 from hpcvideo.data import Batch
 from hpcvideo.distributed.device import Device
-from hpcvideo.distributed.environment import ProcessEnvironment, script_started
-from hpcvideo.distributed.process_group import TIMEOUT, barrier, gather, gather_text, joined
-from hpcvideo.distributed.step_exchange import StepExchange
+from hpcvideo.distributed.environment import ProcessEnvironment
+from hpcvideo.distributed.process_group import barrier, gather, gather_text
 from hpcvideo.errors import HpcvideoError, OperationFailed, Stopped, StoppedForGood
 from hpcvideo.methods.precision import slow_precision
 from hpcvideo.methods.protocol import StepResult
 from hpcvideo.runs import RunDirectory
 from hpcvideo.runs.one_at_a_time import OneAtATime
 from hpcvideo.runs.phases import PhaseClock
-from hpcvideo.training.bad_loss import BadLoss
-from hpcvideo.training.boundary import NUMBERS, BadStep, Boundary
+from hpcvideo.training.boundary import BadStep, Boundary
 from hpcvideo.training.build import build_run
-from hpcvideo.training.checkpoint import has_checkpoint
 from hpcvideo.training.effective_values import effective_values
 from hpcvideo.training.evaluating import Evaluations
 from hpcvideo.training.loader_report import gather_report
 from hpcvideo.training.opening import open_run_directory
 from hpcvideo.training.recipe import RunPlan, learning_rate
-from hpcvideo.training.run_lock import run_lock
-from hpcvideo.training.run_log import Listener, LogEnd, RunLog, read_log_end
+from hpcvideo.training.run_log import RunLog
 from hpcvideo.training.saving import Saver
 from hpcvideo.training.staging import staged_sets
 from hpcvideo.training.step_times import StepTimes
 from hpcvideo.training.stop_signals import StopSignals
-from hpcvideo.training.stopping import STOP_FILE, StopAsked, Wishes
+from hpcvideo.training.stopping import STOP_FILE, StopAsked
 from hpcvideo.training.stragglers import Stragglers, same_work
-from hpcvideo.training.watchdog import STARTUP_FACTOR, Watchdog
-
-
-def train(
-    config: RunConfig, plan: RunPlan, run: Path, place: ProcessEnvironment, listener: Listener = lambda event: None,
-    signals: StopSignals | None = None,
-) -> None:  # fmt: skip
-    """Train to the end of the recipe, from the run directory's last checkpoint where it has one. Collective.
-
-    plan: what `check_run` gave for this config, world size and run directory. signals: those that a stop may come by, on any
-    rank. Every rank calls this with the same arguments. Raises InputError or OperationFailed in one sentence, Taken where
-    another job trains in the run directory, and on all ranks Stopped or StoppedForGood where one of them was asked to stop.
-    """
-    launched = time.time()
-    limit = config.faults.watchdog_seconds
-    # Longer than the watchdog's, which says more about a hang.
-    timeout = TIMEOUT if limit is None else max(TIMEOUT, timedelta(seconds=STARTUP_FACTOR * limit + 120))
-    with joined(place, timeout=timeout) as device:
-        directory = RunDirectory(run)
-        log = RunLog(directory, place.rank, listener)
-        try:
-            with run_lock(directory, place, lambda sentence: log.tell(event="warning", sentence=sentence)) as lock:
-                # Only now: whoever held the lock may have finished the run. Rank 0 decides for all, since on a shared file
-                # system the others may not see yet what was written last.
-                before, seen = LogEnd(), [0.0, 0.0]
-                if place.rank == 0:
-                    before = read_log_end(directory)
-                    seen = [float(before.finished_step == plan.total_steps), float(has_checkpoint(directory.checkpoints))]
-                finished, resumes = gather(seen, device)[0].bool().tolist()
-                if finished:
-                    log.tell(event="end", step=plan.total_steps, reason="already finished", seconds=0.0)
-                    return
-                wishes = _wishes(config, directory, place, lock, signals)
-                boundary = Boundary(StepExchange(NUMBERS, timeout), wishes, BadLoss(config.faults))
-                startup = {"launch": launched - _start_of_all(), "join": time.time() - launched}
-                training = _Training(
-                    config, plan, place, device, directory, log, lock, boundary, signals, startup, timeout
-                )
-                training.run(resumes, before.evaluated_steps)
-        except (Stopped, StoppedForGood):
-            barrier(device)  # one that leaves early may take the others along
-            raise
-
-
-def _wishes(
-    config: RunConfig, directory: RunDirectory, place: ProcessEnvironment, lock: OneAtATime | None,
-    signals: StopSignals | None,
-) -> Wishes:  # fmt: skip
-    if place.rank:
-        return Wishes(signals)
-    minutes = config.faults.exit_after_minutes
-    return Wishes(signals, directory, lock, None if minutes is None else _start_of_all() + 60 * minutes)
-
-
-def _start_of_all() -> float:
-    """When the batch script began, or this process, by time.time."""
-    return script_started() or psutil.Process().create_time()
+from hpcvideo.training.watchdog import Watchdog
 
 
 @dataclass
-class _Training:
+class Trainer:
+    """Trains one run on one rank, from a checkpoint where there is one. `began`: when all of it did, by time.time."""
+
     config: RunConfig
     plan: RunPlan
     place: ProcessEnvironment
@@ -111,6 +50,7 @@ class _Training:
     lock: OneAtATime | None
     boundary: Boundary
     signals: StopSignals | None
+    began: float
     startup: dict[str, float]
     timeout: timedelta
 
@@ -344,7 +284,7 @@ class _Training:
             "job_id": self.place.job_id,
             "launcher": self.place.launcher,
             "devices": self.device.describe(),
-            "startup_seconds": time.time() - _start_of_all(),
+            "startup_seconds": time.time() - self.began,
             "startup": self.startup,
             **self.saver.facts(),
             **self.parts.method.facts(),
