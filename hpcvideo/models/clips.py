@@ -33,8 +33,11 @@ def initialise(model: nn.Module, classifier: nn.Linear, residual_blocks: Iterabl
     """Convolutions as in torchvision's ResNet, the classifier as in the public TSM code (normal of 0.001, bias 0).
 
     zero_gamma: the last normalisation of each residual block starts with gamma 0, so that every block starts as the
-    identity (Goyal et al., arXiv 1706.02677, section 5.1), which helps large batches.
+    identity (Goyal et al., arXiv 1706.02677, section 5.1), which helps large batches. On the meta device there are no values,
+    and torch would import its compiler to draw none: seconds of every rank's start.
     """
+    if classifier.weight.is_meta:
+        return
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Conv3d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
