@@ -63,9 +63,11 @@ class EndToEnd:
         told = {"precision": self._precision, "wire": self._wire, "zero": self._zero}
         if self._exchange is not None:
             sizes = self._exchange.bucket_bytes
-            return {**told, "gradient_buckets": len(sizes), "gradient_bytes": sum(sizes)}
+            told |= {"gradient_buckets": len(sizes), "statistics_bytes": sum(one.nbytes for one in self._averages())}
+            return {**told, "gradient_bytes": sum(sizes)}
         numbers = sum(parameter.numel() for parameter in self._model.parameters() if parameter.requires_grad)
         times = 0 if self.share.count == 1 else self._split.accumulation if self._zero == 2 else 1
+        told["statistics_bytes"] = sum(one.nbytes for one in self._averages())
         return {**told, "gradient_bytes": numbers * times * WIRES[self._wire].itemsize}
 
     def set_learning_rate(self, learning_rate: float) -> None:
@@ -147,7 +149,10 @@ class EndToEnd:
         return in_place_of_trained(self._averaged)
 
     def average_statistics(self) -> None:
-        average(self._statistics + ([] if self._averaged is None else self._averaged.statistics()), self._device)
+        average(self._averages(), self._device)
+
+    def _averages(self) -> list[Tensor]:
+        return self._statistics + ([] if self._averaged is None else self._averaged.statistics())
 
     def measure_statistics(self, micro_batches: Iterator[Mapping[str, Any]]) -> None:
         with measured_statistics(self._model, partial(total, device=self._device)):

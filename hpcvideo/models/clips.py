@@ -33,8 +33,8 @@ def initialise(model: nn.Module, classifier: nn.Linear, residual_blocks: Iterabl
     """Convolutions as in torchvision's ResNet, the classifier as in the public TSM code (normal of 0.001, bias 0).
 
     zero_gamma: the last normalisation of each residual block starts with gamma 0, so that every block starts as the
-    identity (Goyal et al., arXiv 1706.02677, section 5.1), which helps large batches. On the meta device there are no values,
-    and torch would import its compiler to draw none: seconds of every rank's start.
+    identity (Goyal et al., arXiv 1706.02677, section 5.1), which helps large batches. On the meta device there are no
+    values, and torch would import its compiler to draw none: seconds of every rank's start.
     """
     if classifier.weight.is_meta:
         return

@@ -14,14 +14,17 @@ pytestmark = pytest.mark.faults
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 data_parallel_step = importlib.import_module("data_parallel_step")
+RESNET18_BATCH_NORM_CHANNELS = 64 + 4 * 64 + 5 * 128 + 5 * 256 + 5 * 512  # a mean and a variance each
 TINY: dict[str, Any] = {"work": {"clips": 1, "frames": 4, "size": 32, "classes": 5}, "rounds": 1}
 
 
 def check(found: dict[str, Any], ranks: int) -> None:
-    """One reduction a bucket over every parameter once, and seconds of all ranks for each kind of step."""
+    """One reduction a bucket over every parameter once, one of BatchNorm statistics; seconds of all ranks by kind."""
     assert found["ranks"] == ranks and found["threads"] == 1
-    assert len(found["reductions"]) == found["facts"]["gradient_buckets"] > 1
-    assert sum(found["reductions"]) == found["parameters"] == found["facts"]["gradient_bytes"] / 4
+    *buckets, statistics = found["reductions"]
+    assert len(buckets) == found["facts"]["gradient_buckets"] > 1
+    assert sum(buckets) == found["parameters"] == found["facts"]["gradient_bytes"] / 4
+    assert statistics == 2 * RESNET18_BATCH_NORM_CHANNELS == found["facts"]["statistics_bytes"] / 4
     assert set(found["seconds"]) == {"ours", "ours alone", "ddp", "ddp alone"}
     assert all(len(row) == ranks and min(row) > 0 for rows in found["seconds"].values() for row in rows)
 

@@ -54,10 +54,14 @@ def test_three_hosts_train_to_the_bits_of_three_ranks_on_one(trained: Path, name
 
 
 def test_a_host_sends_what_a_ring_sends_and_half_of_it_in_16_bits(trained: Path) -> None:
-    """2 (n - 1) / n of the gradients' bytes a step, counted at the network interface; packets' headers come on top."""
+    """2 (n - 1) / n of the bytes a step, counted at the network interface; packets' headers come on top.
+
+    The wire's type is that of gradients; BatchNorm's statistics are averaged in fp32.
+    """
     sums = {}
     for wire in WIRES:
-        promised = facts(trained, f"{wire}-{MANY}")[0]["facts"]["gradient_bytes"] * 2 * 2 / 3
+        told = facts(trained, f"{wire}-{MANY}")[0]["facts"]
+        promised = (told["gradient_bytes"] + told["statistics_bytes"]) * 2 * 2 / 3
         sent = [
             (count(trained, f"{wire}-{MANY}", host) - count(trained, f"{wire}-{FEW}", host)) / (MANY - FEW)
             for host in range(3)

@@ -102,6 +102,7 @@ class Pipeline:
             "wire": self._wire,
             "gradient_buckets": len(self._exchange.bucket_bytes),
             "gradient_bytes": sum(self._exchange.bucket_bytes),
+            "statistics_bytes": sum(one.nbytes for one in self._averages()),
         }
 
     def set_learning_rate(self, learning_rate: float) -> None:
@@ -126,8 +127,10 @@ class Pipeline:
     def average_statistics(self) -> None:
         self._engine.wire.flush()  # an evaluation leaves messages on their way
         if self._groups.data_parallel_size > 1:
-            buffers = self._statistics + ([] if self._averaged is None else self._averaged.statistics())
-            average(buffers, self._device, self._groups.dp_proc_group)
+            average(self._averages(), self._device, self._groups.dp_proc_group)
+
+    def _averages(self) -> list[Tensor]:
+        return self._statistics + ([] if self._averaged is None else self._averaged.statistics())
 
     def measure_statistics(self, micro_batches: Iterator[Mapping[str, Any]]) -> None:
         self._engine.wire.flush()
