@@ -2,7 +2,7 @@
 """Scaling report without the rest of the command line: tools/scaling_report.py RUN... --out DIR [--json].
 
 The same as `hpcvideo report`; for sites that keep event logs on a machine where the training packages are not installed
-(needs numpy, matplotlib, jinja2, PyYAML, typer and rich).
+(needs numpy, matplotlib, jinja2, PyYAML, typer and rich; MFU counts the model's operations and needs torch, too).
 """
 
 from __future__ import annotations

@@ -110,13 +110,28 @@ def check_not_busy(folder: Path, waited_for: Iterable[int] = ()) -> None:
 
     Two trainings of one run at once would each undo what the other one saves.
     """
-    busy = [job for job in active_jobs(folder) if job.run == folder and job.job_id not in set(waited_for)]
+    busy = [job.job_id for job in active_jobs(folder) if job.run == folder and job.job_id not in set(waited_for)]
+    busy = busy or [number for number in _training_jobs(folder) if number not in set(waited_for)]
     if busy:
-        numbers = ", ".join(str(job.job_id) for job in busy)
+        numbers = ", ".join(map(str, busy))
         raise InputError(
             f"{folder}: job {numbers} of this run is queued or running; wait for it, end it with "
-            f"`hpcvideo cancel`, or let the new one wait with --after {busy[-1].job_id} or --chain"
+            f"`hpcvideo cancel`, or let the new one wait with --after {busy[-1]} or --chain"
         )
+
+
+def _training_jobs(folder: Path) -> list[int]:
+    """The job that holds the run's lock, if it is active: a script that was handed to sbatch by hand stands in no record."""
+    try:
+        holder = json.loads(RunDirectory(folder).lock.read_text(encoding="utf-8"))
+        number = int(holder["job_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    clusters = {(job.cluster.name, job.cluster.slurm_conf): job.cluster for job in recorded_jobs(folder)}
+    for cluster in clusters.values():
+        if remembered([number], cluster) and any(state.active for state in job_states(number, cluster)):
+            return [number]
+    return []
 
 
 def check_can_follow(job_ids: Iterable[int], cluster: Cluster) -> None:

@@ -78,7 +78,8 @@ def _started_hosts(run_disk: Path) -> Iterator[Any]:
     folder = short_folder()
     running = HostCluster(folder)
     try:
-        running.up(Shape(nodes=4, gpus=2, cpus=4, prefix="h", hosts=Hosts()))
+        memory = HOST_MEGABYTES if Path("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists() else None
+        running.up(Shape(nodes=4, gpus=2, cpus=4, prefix="h", hosts=Hosts(memory_mb=memory)))
         yield running
     finally:
         running.down()
@@ -100,6 +101,10 @@ def host_site(host_cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Site:
     """The profile of `host_cluster`."""
     monkeypatch.delenv("SLURM_CONF", raising=False)
     return load_site(str(host_cluster.folder / "site.yaml"))
+
+
+HOST_MEGABYTES = 16_000
+"""Where memory can be limited; far more than a host of these tests needs."""
 
 
 @dataclass

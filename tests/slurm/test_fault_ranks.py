@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 
 import psutil
@@ -12,6 +14,7 @@ import pytest
 
 from hpcvideo.slurm.submissions import SubmittedJob
 from tests.conftest import run_hpcvideo
+from tests.slurm.conftest import HOST_MEGABYTES
 from tests.slurm.fault_run import SAVE_STEPS, FaultRun, wait_until
 
 pytestmark = pytest.mark.slurm
@@ -52,6 +55,42 @@ def test_a_rank_that_hangs_in_its_own_work_says_where_and_the_next_job_goes_on(
     assert "rank-1: rank 1 on h2 gave no sign of life" in cause and "in data_wait" in cause
     assert fault_run.wait([first, second]) == [1, 0], fault_run.told()
     assert not psutil.pid_exists(worker), "nothing is left behind"
+    fault_run.assert_ends_as(undisturbed)
+
+
+EATER = """
+import sys, time
+held = []
+while True:
+    held.append(bytearray(b"x") * (4 << 20))
+    time.sleep(0.02)
+"""
+
+
+@pytest.mark.faults
+def test_a_rank_that_the_kernel_kills_for_want_of_memory_ends_its_job_and_the_next_goes_on(
+    fault_run: FaultRun, undisturbed: FaultRun
+) -> None:
+    """Something else on the node eats what is left of its memory; the kernel then kills the largest, which is the rank."""
+    hosts = fault_run.cluster.hosts
+    killed = hosts.memory_kills("h2")
+    first, second = fault_run.submit("--chain", 2)
+    with fault_run.held_after(SAVE_STEPS + 2) as ranks:
+        try:
+            hosts.leave_memory("h2", 64)
+        except OSError as error:
+            pytest.skip(f"the memory of a host cannot be limited here: {error}")
+        eater = subprocess.Popen([*hosts.before_slurmd("h2"), sys.executable, "-S", "-c", EATER])
+        try:
+            wait_until(lambda: hosts.memory_kills("h2") > killed, "the kernel's kill", seconds=60)
+        finally:
+            eater.kill()
+            eater.wait()
+            hosts.change_memory("h2", HOST_MEGABYTES)
+    wait_until(lambda: not fault_run.state(first).active, "the end of the job, long before any timeout", seconds=30)
+    assert not psutil.pid_exists(ranks[1])
+    assert fault_run.wait([first, second]) == [137, 0], fault_run.told()
+    assert "one was killed" in fault_run.log(first)
     fault_run.assert_ends_as(undisturbed)
 
 

@@ -60,3 +60,32 @@ def test_a_node_whose_disk_cannot_be_written_is_left_out_and_a_spare_one_steps_i
         assert node["measured"]["inside"] > 1e6 and len(node["measured"]["pairs"]) == 3
     assert "share the cores" in log, "this Slurm binds no task to cores, and the check tells"
     assert sorted(path.name for path in local.rglob("*")) == ["n2"], "what the check wrote is gone"
+
+
+def test_without_its_first_node_the_check_goes_on_and_so_does_the_job(
+    cluster: Any, submitter: Any, shard_folder: Path, tmp_path: Path
+) -> None:
+    """The first node's rank is the one that all meet and that judges; here it dies before it has begun."""
+    program = tmp_path / "hpcvideo.sh"
+    real = " ".join(hpcvideo_command())
+    program.write_text(
+        'if [[ $1 == preflight && $SLURMD_NODENAME == n1 ]]; then exit 3; fi\n'
+        f'if [[ $1 == preflight ]]; then exec {real} "$@" --least-speed 0.01 --patience 40; fi\n'
+        'echo "$SLURMD_NODENAME $HPCVIDEO_MASTER_ADDRESS" >"$4/rank-$SLURM_PROCID"\n'
+    )
+    run = tmp_path / "run"
+    job = TrainingJob(
+        name="preflight", config_path=tmp_path / "config.yaml", run_path=run, nodes=2, spare_nodes=1, ranks_per_node=1,
+        cpus_per_rank=2, time_limit="10", overrides=(), command=("/bin/bash", str(program)), working_directory=tmp_path,
+        preflight=True, data=(shard_folder / "train",), site_argument="local",
+    )  # fmt: skip
+    submitted = submit(render_script(job, submitter.site), run, submitter.site)
+    end = wait_for_job(submitted, submitter.site)
+    log = (run / "logs" / f"job-{submitted.job_id}.log").read_text()
+    assert (end.state, end.exit_code) == ("COMPLETED", 0), log
+    assert "no answer from n1, where all meet" in log and "not taking part: n1" in log
+    folder = run / "preflight" / str(submitted.job_id)
+    assert (folder / "bad_nodes").read_text() == "n1\n" and (folder / "verdict").read_text() == "good\n"
+    ranks = [(run / f"rank-{rank}").read_text().split() for rank in range(2)]
+    assert [node for node, _ in ranks] == ["n2", "n3"]
+    assert len({address for _, address in ranks}) == 1

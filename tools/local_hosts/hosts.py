@@ -120,6 +120,10 @@ class LocalHosts:
             for host in range(self.count)
         ]
 
+    def shape(self, link: Link) -> None:
+        """Let every link be as fast as this from now on."""
+        self.network.shape(link)
+
     def cut(self, host: int) -> None:
         """Pull a host's cable: what it sends and is sent is lost, and nobody is told."""
         self.network.cut(host)

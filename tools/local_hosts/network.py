@@ -71,10 +71,15 @@ class Network:
             _run("ip", "-n", space, "addr", "add", f"{address}/24", "dev", "eth0")
             for interface in ("lo", "eth0"):
                 _run("ip", "-n", space, "link", "set", interface, "up")
-            if link is not None:
-                shape = ["tbf", "rate", link.rate, "burst", link.burst, "latency", link.latency]
-                _run("tc", "qdisc", "add", "dev", outside, "root", *shape)
-                _run("tc", "-n", space, "qdisc", "add", "dev", "eth0", "root", *shape)
+        if link is not None:
+            self.shape(link)
+
+    def shape(self, link: Link) -> None:
+        """Let every host's link be as fast as this from now on, both ways."""
+        limits = ["root", "tbf", "rate", link.rate, "burst", link.burst, "latency", link.latency]
+        for host in range(self.count):
+            _run("tc", "qdisc", "replace", "dev", f"{self.mark}v{host}", *limits)
+            _run("tc", "-n", f"{self.mark}h{host}", "qdisc", "replace", "dev", "eth0", *limits)
 
     def enter(
         self, host: int, name: str, groups: Sequence[Path] = (), mounts: Mapping[Path, Path] | None = None

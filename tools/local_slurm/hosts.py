@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from local_hosts.hosts import why_not
-from local_hosts.limits import groups_of, limit_cpu, limit_memory, memory_kills
+from local_hosts.limits import change_memory, groups_of, limit_cpu, limit_memory, memory_kills, used_memory
 from local_hosts.network import LONGEST_MARK, MOST_HOSTS, Link, Network, own_name, used_subnets
 
 from local_slurm.config import CONTROLLER, ClusterError, Shape
@@ -97,6 +97,17 @@ class ClusterHosts:
         """How often the kernel has killed on a node for want of memory (0 where memory is not limited)."""
         limited = self._limits is not None and self._limits.memory_mb is not None
         return memory_kills(self.mark, self._number(name)) if limited else 0
+
+    def leave_memory(self, name: str, megabytes: int) -> int:
+        """Let a node whose memory is limited have so much more than its processes hold now; returns its new limit."""
+        number = self._number(name)
+        limit = used_memory(self.mark, number) + megabytes
+        change_memory(self.mark, number, limit)
+        return limit
+
+    def change_memory(self, name: str, megabytes: int) -> None:
+        """Give a node whose memory is limited another limit."""
+        change_memory(self.mark, self._number(name), megabytes)
 
     def _number(self, name: str) -> int:
         if name not in self._names:
