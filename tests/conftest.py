@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,9 @@ from hypothesis import settings
 
 from hpcvideo.distributed.environment import child_variables, without_launcher
 from hpcvideo.shards.build import BuildOptions, build_shards
+from tests.rank_forge import RankForge
 
+TESTS = Path(__file__).resolve().parent
 CLASSES = ("left", "middle", "right")
 
 settings.register_profile("hpcvideo", deadline=None)  # a busy machine is no failure
@@ -87,11 +90,58 @@ def hpcvideo_command(*arguments: str | Path, ranks: int = 1) -> list[str]:
     return command if ranks == 1 else [str(Path(sys.executable).with_name("mpiexec")), "-n", str(ranks), *command]
 
 
-def run_hpcvideo(*arguments: str | Path, ranks: int = 1, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run `hpcvideo ARGUMENTS` with one thread a rank; with `check` a failure fails the test and shows why."""
+_FORGED = ("train", "evaluate")
+_forge: list[RankForge] = []
+
+
+def run_hpcvideo(
+    *arguments: str | Path, ranks: int = 1, check: bool = True, launched: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run `hpcvideo ARGUMENTS` with one thread a rank; with `check` a failure fails the test and shows why.
+
+    launched: start new processes also for what is else forked from one that has imported everything (tests.rank_forge).
+    """
     variables = without_launcher(child_variables(OMP_NUM_THREADS="1"))
-    command = hpcvideo_command(*arguments, ranks=ranks)
-    answer = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=300, check=False)
+    if arguments[0] in _FORGED and not launched:
+        if not _forge:
+            _forge.append(RankForge())
+            atexit.register(_forge[0].close)
+        command = [str(argument) for argument in arguments]
+        answer = _forge[0].run(command, ranks, variables, timeout=300)
+    else:
+        command = hpcvideo_command(*arguments, ranks=ranks)
+        answer = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=300, check=False)
     if check:
         assert answer.returncode == 0, f"{command}\n{answer.stdout}\n{answer.stderr}"
     return answer
+
+
+_CLUSTERS = ("slurm", "multihost")
+"""Folders of tests that start clusters and hosts: one at a time, so one worker of pytest-xdist runs them all."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `-n`, tests of a file stay together for what they share; the clusters, which take longest, come first."""
+    if config.getoption("numprocesses", None) is None and not hasattr(config, "workerinput"):
+        return
+
+    def group(item: pytest.Item) -> str:
+        folder = item.path.relative_to(TESTS).parts[0]
+        return "clusters" if folder in _CLUSTERS else str(item.path)
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=lambda item: group(item) != "clusters")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What tests said by `record_property`, each line once, under its title."""
+    said: dict[str, dict[str, None]] = {}
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        for title, line in getattr(report, "user_properties", ()):
+            said.setdefault(title, {})[str(line)] = None
+    for title, lines in said.items():
+        terminalreporter.section(title)
+        for line in lines:
+            terminalreporter.write_line(line)

@@ -18,21 +18,16 @@ from hpcvideo.distributed.device import Device, choose_device
 from hpcvideo.distributed.environment import child_variables, discover, without_launcher
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-_SAID: list[str] = []
 
 Told = Callable[[str], None]
 RunRanks = Callable[[str], tuple[str, list[dict[str, Any]]]]
 
 
 @pytest.fixture
-def told() -> Told:
-    """Says a line in pytest's summary, once."""
-
-    def tell(line: str) -> None:
-        if line not in _SAID:
-            _SAID.append(line)
-
-    return tell
+def told(record_property: Callable[[str, object], None]) -> Told:
+    """Says a line in pytest's summary, once: without it a green run on a CPU would be taken for one on GPUs."""
+    node = os.environ.get("SLURMD_NODENAME", socket.gethostname())
+    return lambda line: record_property("GPU self-test", f"{node}: {line}")
 
 
 @pytest.fixture
@@ -82,11 +77,3 @@ def run_ranks(told: Told) -> RunRanks:
 
     return run
 
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say on what it was run; without that a green run on a CPU would be taken for one on GPUs."""
-    if _SAID:
-        node = os.environ.get("SLURMD_NODENAME", socket.gethostname())
-        terminalreporter.section("GPU self-test")
-        for line in _SAID:
-            terminalreporter.write_line(f"{node}: {line}")
