@@ -19,7 +19,7 @@ from hpcvideo.distributed.process_group import joined
 from hpcvideo.errors import InputError
 from hpcvideo.methods.protocol import BatchShare
 from hpcvideo.runs import RunDirectory, read_events
-from hpcvideo.scaling.run_log import read_run_log
+from hpcvideo.scaling.measure.run_log import read_run_log
 from hpcvideo.shards.build import BuildOptions, build_shards
 from hpcvideo.shards.manifest import read_manifest
 from hpcvideo.shards.staging import own_shards

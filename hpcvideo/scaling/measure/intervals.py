@@ -9,13 +9,16 @@ from dataclasses import dataclass
 
 METHOD = (
     "Student t on the logarithms for 2 to 5 repeats, exact order statistics of the median from 6 repeats on, "
-    "none for a single run; the interval of a ratio combines both intervals on the logarithms "
-    "(MOVER, Zou and Donner 2008)"
+    "none for a single run, nor for runs so different that it would span more than a factor of 1,000; the interval of a "
+    "ratio combines both intervals on the logarithms (MOVER, Zou and Donner 2008)"
 )
 """How `confidence_interval` and `ratio_interval` compute, in words for a report."""
 
 _T_975 = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764}
 """0.975 quantile of Student's t by degrees of freedom; with fewer than 6 values no order statistics reach 95 %."""
+
+_WIDEST = 1000.0
+"""High over low of an interval that still says something."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ def weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
 
 
 def confidence_interval(values: Sequence[float]) -> Interval | None:
-    """95 % interval of the typical value of positive `values`, by METHOD; None for fewer than two.
+    """95 % interval of the typical value of positive `values`, by METHOD; None for fewer than two, and where it would say
+    nothing: two runs that differ much span many orders of magnitude.
 
     It always holds the median of `values`.
     """
@@ -62,6 +66,8 @@ def confidence_interval(values: Sequence[float]) -> Interval | None:
         logs = [math.log(value) for value in values]
         centre = statistics.fmean(logs)
         half = _T_975[count - 1] * statistics.stdev(logs) / math.sqrt(count)
+        if 2 * half > math.log(_WIDEST):
+            return None
         return Interval(math.exp(centre - half), math.exp(centre + half))
     rank = _order_statistic(count)
     ordered = sorted(values)
@@ -86,8 +92,6 @@ def ratio_interval(
     if numerator_interval is None or denominator_interval is None:
         return None
     ratio = numerator / denominator
-    down = math.hypot(
-        math.log(numerator / numerator_interval.low), math.log(denominator_interval.high / denominator)
-    )
+    down = math.hypot(math.log(numerator / numerator_interval.low), math.log(denominator_interval.high / denominator))
     up = math.hypot(math.log(numerator_interval.high / numerator), math.log(denominator / denominator_interval.low))
     return Interval(ratio * math.exp(-down), ratio * math.exp(up))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import pytest
 
 from hpcvideo.errors import InputError
 from hpcvideo.runs import PHASES, RunDirectory
-from hpcvideo.scaling.efficiency import OUTSIDE_STEP, STEP_PHASES, SteadyWindow, Study, measure_run, study
-from hpcvideo.scaling.intervals import confidence_interval
-from hpcvideo.scaling.run_log import read_run_log
+from hpcvideo.scaling.measure.efficiency import OUTSIDE_STEP, STEP_PHASES, SteadyWindow, Study, measure_run, study
+from hpcvideo.scaling.measure.intervals import confidence_interval
+from hpcvideo.scaling.measure.modelled import ModelledLine, ModelledScale
+from hpcvideo.scaling.measure.run_log import read_run_log
+from hpcvideo.scaling.measure.steady import StretchWindow
 
-from .synthetic import start_fields, step_fields, write_run
+from ..synthetic import TimedLog, start_fields, step_fields, write_run
 
 WINDOW = SteadyWindow()
 
@@ -30,8 +33,9 @@ def test_throughput_is_the_global_batch_over_the_median_steady_step(tmp_path: Pa
     assert measured.steady_steps == 5
 
 
-def test_a_tenth_of_a_long_run_is_dropped(tmp_path: Path) -> None:
-    assert measure_run(read_run_log(write_run(tmp_path / "r", 2, [1.0] * 50)), WINDOW).steady_steps == 45
+def test_a_tenth_of_a_long_run_is_dropped_where_that_is_asked(tmp_path: Path) -> None:
+    run = read_run_log(write_run(tmp_path / "r", 2, [1.0] * 50))
+    assert measure_run(run, SteadyWindow(skip_fraction=0.1)).steady_steps == 45
 
 
 def test_each_stretch_loses_its_own_beginning(tmp_path: Path) -> None:
@@ -51,7 +55,7 @@ def test_lines_weigh_as_many_steps_as_they_cover(tmp_path: Path) -> None:
     log.write("start", **start_fields(2))
     for step, steps, seconds in ((10, 10, 9.0), (11, 1, 1.0), (12, 1, 1.0), (22, 10, 2.0)):
         log.write("step", **step_fields(step, seconds, steps=steps))
-    measured = measure_run(read_run_log(tmp_path), WINDOW)
+    measured = measure_run(read_run_log(tmp_path), SteadyWindow(skip_fraction=0.1))
     assert measured.steady_steps == 12
     assert measured.step_seconds == 2.0
     assert measured.step_mean_seconds == pytest.approx(22 / 12)
@@ -186,4 +190,63 @@ def test_phases_longer_than_their_step_are_told(tmp_path: Path) -> None:
         log.write("step", **step_fields(step, 1.0, phases={"forward": 0.8, "backward": 0.4}))
     result = study_of(tmp_path)
     assert result.base.phase_seconds["other"] == 0.0
-    assert any("run-1 add up to more than their step (up to 120%)" in warning for warning in result.warnings)
+    assert any(f"{tmp_path.name} add up to more than their step (up to 120%)" in warning for warning in result.warnings)
+
+
+def test_the_window_of_each_stretch_is_kept_with_the_run(tmp_path: Path) -> None:
+    log = TimedLog(tmp_path)
+    log.start(2)
+    log.steps([9.0, 9.0, 9.0, *[1.0] * 12])
+    log.start(2, "resume", step=15)
+    log.steps([5.0, 5.0, *[1.0] * 8], first=16)
+    measured = measure_run(read_run_log(tmp_path), WINDOW)
+    assert measured.windows == (StretchWindow(1, 15, 4, 15, 12), StretchWindow(16, 25, 18, 10, 8))
+    assert [record.step for record in measured.steady] == [*range(4, 16), *range(18, 26)]
+    assert measured.steady_steps == 20
+
+
+@pytest.mark.parametrize(("factor", "word"), [(1.3, "slower"), (0.7, "faster"), (1.05, None)])
+def test_a_steady_window_that_drifts_is_told(tmp_path: Path, factor: float, word: str | None) -> None:
+    path = write_run(tmp_path / "r", 1, [1.0] * 12 + [factor] * 10)
+    measured = measure_run(read_run_log(path), SteadyWindow(skip_fraction=0.0))
+    assert measured.drift == pytest.approx(factor - 1)
+    assert [word for word in measured.words if "within the steady window" in word] == list(measured.words)
+    assert (word is None) == (not measured.words)
+    if word is not None:
+        assert word in measured.words[0]
+        assert f"r: its steps become {word}" in study([measured], WINDOW).warnings[-1]
+
+
+def test_oddities_of_a_log_are_warnings_of_the_study(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "r", 1, [1.0] * 6, micro_batch=3)
+    assert any(warning.startswith("r: its global batch of 16 is not") for warning in study_of(path).warnings)
+
+
+def test_precisions_and_stages_that_differ_are_told(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "1", 1, [1.0] * 6, precision="fp32")
+    two = write_run(
+        tmp_path / "2", 2, [1.0] * 6, precision="bf16", stages=[["a"], ["b"]], replicas=1, micro_batch=4, accumulation=4
+    )
+    warnings = study_of(one, two).warnings
+    assert "The runs have different precisions: bf16, fp32." in warnings
+    assert "The runs have different numbers of pipeline stages: 1, 2." in warnings
+
+
+def test_the_interval_of_a_step_is_the_throughputs_turned_round(tmp_path: Path) -> None:
+    scale = study_of(*(write_run(tmp_path / str(k), 1, [t] * 6) for k, t in enumerate((1.6, 1.5, 2.0)))).base
+    steps = confidence_interval([1.6, 1.5, 2.0])
+    assert steps is not None
+    assert scale.step_interval is not None
+    assert (scale.step_interval.low, scale.step_interval.high) == pytest.approx((steps.low, steps.high))
+    assert study_of(write_run(tmp_path / "alone", 1, [1.0] * 6)).base.step_interval is None
+
+
+def test_a_study_takes_a_modelled_line_beside_its_scales(tmp_path: Path) -> None:
+    plain = study_of(write_run(tmp_path / "r", 1, [1.0] * 6))
+    assert plain.modelled is None
+    one = ModelledScale(1, 1, 16, 0.5, {"forward": 0.5})
+    line = ModelledLine((one,), (one.key,), ("fitted on one rank",))
+    modelled = dataclasses.replace(plain, modelled=line)
+    assert modelled.modelled is not None
+    assert modelled.modelled.scales[0].key == modelled.base.key
+    assert modelled.modelled.scales[0].throughput == 32.0
