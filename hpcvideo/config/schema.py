@@ -198,9 +198,14 @@ class EvaluationConfig(_Section):
 
 
 class LoggingConfig(_Section):
-    """How often a step is written to events.jsonl; the line covers all steps since the one before."""
+    """What a run tells about its steps."""
 
-    every_steps: Annotated[int, Field(ge=1)] = 10
+    every_steps: Annotated[
+        int, Field(ge=1, description="how often a step is written to events.jsonl; the line covers all since the last one")
+    ] = 10
+    trace_step: Annotated[
+        int | None, Field(ge=1, description="update of which every rank notes when its phases begin and end, for a report")
+    ] = None
 
 
 class RunConfig(_Section):
@@ -253,6 +258,9 @@ class RunConfig(_Section):
         wire = values["method"].get("wire", "fp32")
         if values["method"]["name"] in ("pipeline", "end_to_end"):
             values["method"] = {"name": "end_to_end", **({} if wire == "fp32" else {"wire": wire})}
+        elif values["method"]["name"] in ("sideways", "skip_sideways", "delayed"):
+            spread = ("stages", "placement")
+            values["method"] = {key: value for key, value in values["method"].items() if key not in spread}
         return values
 
     def digest(self) -> str:

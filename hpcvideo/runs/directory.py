@@ -40,6 +40,11 @@ class RunDirectory:
         return self.path / "errors"
 
     @property
+    def traces(self) -> Path:
+        """Folder of `step-N.json`: a step of which every rank noted its phases, see hpcvideo.runs.step_trace."""
+        return self.path / "traces"
+
+    @property
     def logs(self) -> Path:
         """Folder of what the ranks printed, one file a rank, when Slurm runs them."""
         return self.path / "logs"

@@ -16,6 +16,9 @@ class PhaseClock:
     default does nothing, as on a CPU.
     """
 
+    spans: list[tuple[str, float, float]] | None = None
+    """Where it is a list: (phase, begin, end) of every phase, by time.perf_counter, in order."""
+
     def __init__(self, synchronise: Callable[[], None] = lambda: None) -> None:
         self._synchronise = synchronise
         self._seconds = dict.fromkeys(PHASES, 0.0)
@@ -37,8 +40,11 @@ class PhaseClock:
             yield
             self._synchronise()
         finally:
-            self._seconds[name] += time.perf_counter() - started
+            ended = time.perf_counter()
+            self._seconds[name] += ended - started
             self._running = None
+            if self.spans is not None:
+                self.spans.append((name, started, ended))
 
     def move(self, source: str, target: str, seconds: float) -> None:
         """Charge to `target` what was charged to `source`: a part of that phase that measured itself."""

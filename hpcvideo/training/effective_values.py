@@ -6,18 +6,11 @@ import math
 from typing import Any
 
 from hpcvideo.config import RunConfig
+from hpcvideo.config.large_batch import FEWEST_UPDATES, LARGE_BATCH
 from hpcvideo.config.schema import RecipeConfig
 from hpcvideo.methods.pipeline.plan import bubble_warning
-from hpcvideo.methods.registry import stage_count
+from hpcvideo.methods.registry import stage_count, works_on_units
 from hpcvideo.training.recipe import CLIPS_OF_BASE_RATE, RunPlan
-
-FEWEST_UPDATES = 1600
-"""Of the large-batch reference points of MLPerf Training (ResNet-50 v1.5, all LARS) none makes fewer: 67,840 images a batch
-for 85 epochs of ImageNet are 1,605 updates, 65,536 for 83 are 1,622, and all smaller batches make more."""
-
-LARGE_BATCH = 1024
-"""Clips from which on few updates are the batch's doing; MLPerf's reference points begin at 1,632 images. With a smaller
-batch few updates are just a short run."""
 
 _MOST_OF_START = 0.01
 
@@ -27,10 +20,11 @@ def effective_values(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
     ema_decay, precision, batch_norm_span {clips, images} (what one statistic of the first BatchNorm sees; zeros where all
     are frozen), and `warnings`, a list of sentences."""
     recipe, split = config.recipe, plan.split
-    stages = stage_count(config.method.name, config.method.options())
+    in_turn = not works_on_units(config.method.name)  # stages that all work at once leave no bubble
+    stages = stage_count(config.method.name, config.method.options()) if in_turn else 1
     warnings = (
         few_updates_warning(recipe, plan), decay_warning(recipe, plan), ema_warning(recipe, plan),
-        bubble_warning(stages, split.accumulation),
+        bubble_warning(stages, split.accumulation), trace_warning(config.logging.trace_step, plan),
     )  # fmt: skip
     images = recipe.batch_norm.span(split.micro_batch, config.model.frames, split.data_parallel)
     return {
@@ -96,6 +90,13 @@ def decay_warning(recipe: RecipeConfig, plan: RunPlan) -> str | None:
         hidden = f"inside of the warm-up ({recipe.warmup_epochs:g} epochs), so that the rate jumps down behind it"
         parts.append(f"{', '.join(early)} {hidden}")
     return f"recipe.decay_epochs: {' and '.join(parts)}" if parts else None
+
+
+def trace_warning(step: int | None, plan: RunPlan) -> str | None:
+    """One sentence where the run ends before the step that it shall trace."""
+    if step is None or step <= plan.total_steps:
+        return None
+    return f"logging.trace_step = {step} never comes, since the run ends after {plan.total_steps} updates; nothing is traced"
 
 
 def ema_warning(recipe: RecipeConfig, plan: RunPlan) -> str | None:

@@ -31,6 +31,7 @@ from hpcvideo.training.run_log import RunLog
 from hpcvideo.training.saving import Saver
 from hpcvideo.training.staging import staged_sets
 from hpcvideo.training.step_times import StepTimes
+from hpcvideo.training.step_trace import StepTracer
 from hpcvideo.training.stop_signals import StopSignals
 from hpcvideo.training.stopping import STOP_FILE, StopAsked
 from hpcvideo.training.stragglers import Stragglers, same_work
@@ -64,6 +65,10 @@ class Trainer:
         self.watchdog = Watchdog(
             self.config.faults.watchdog_seconds, self.directory, self.place.rank, self.nodes, lambda: self.clock.running,
             lambda: signals is not None and signals.received is not None,
+        )  # fmt: skip
+        self.tracer = StepTracer(
+            self.config.logging.trace_step, self.clock, self.device, self.place, self.directory, self.log.warn,
+            self.watchdog.waiting,
         )  # fmt: skip
         self.watchdog.start()
         try:
@@ -142,6 +147,7 @@ class Trainer:
         batches = self._charged(self.parts.train.training(split.global_batch, self.step, total, split.micro_batch))
         while self.step < total:
             self.at_step(self.step)
+            self.tracer.begin(self.step + 1)
             began = time.perf_counter()
             result = self._update(batches)
             self.step += 1
@@ -151,6 +157,7 @@ class Trainer:
             save_now = self._meet(result, at_once=save or evaluate or self.step == total)
             if result is not None:
                 self.times.add(time.perf_counter() - began, self.clock.take(), result.loss)
+                self.tracer.end(self.step)
                 self.skipped += result.skipped
                 self.log.tell(event="progress", step=self.step, total_steps=total, loss=result.loss)
                 if self.step % self.config.logging.every_steps == 0 or self.step == total:
