@@ -15,6 +15,7 @@ from hpcvideo.cli.doctor import doctor_command
 from hpcvideo.cli.evaluate import evaluate_command
 from hpcvideo.cli.export import export_command
 from hpcvideo.cli.pack import pack_command
+from hpcvideo.cli.plan import plan_command
 from hpcvideo.cli.preflight import preflight_command
 from hpcvideo.cli.report import report_command
 from hpcvideo.cli.selftest import selftest_command
@@ -39,6 +40,7 @@ app.command("submit")(submit_command)
 app.command("status")(status_command)
 app.command("cancel")(cancel_command)
 app.command("report")(report_command)
+app.command("plan")(plan_command)
 app.command("doctor")(doctor_command)
 app.command("preflight")(preflight_command)
 app.command("pack")(pack_command)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+EDGE_BYTES = 2**20
+"""What the exchange takes for the first and the last bucket."""
+
 
 def plan_buckets(sizes: Sequence[int], largest: int, edge: int) -> list[range]:
     """Cut a row of gradients into buckets of neighbours.

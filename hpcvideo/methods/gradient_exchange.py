@@ -15,12 +15,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from hpcvideo.methods.gradient_buckets import plan_buckets
+from hpcvideo.methods.gradient_buckets import EDGE_BYTES, plan_buckets
 
 WIRES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Wire name -> the type in which gradients cross and are summed."""
-
-_EDGE_BYTES = 2**20
 
 
 class GradientExchange:
@@ -51,7 +49,7 @@ class GradientExchange:
             return
         dtype = WIRES[wire]
         sizes = [parameter.numel() * dtype.itemsize for parameter in trained]
-        for part in plan_buckets(sizes, bucket_bytes, _EDGE_BYTES):
+        for part in plan_buckets(sizes, bucket_bytes, EDGE_BYTES):
             bucket = _Bucket([trained[place] for place in part], dtype, self._ranks)
             for place, parameter in enumerate(bucket.parameters):
                 parameter.register_post_accumulate_grad_hook(partial(self._arrived, bucket, place))

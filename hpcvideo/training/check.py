@@ -14,8 +14,9 @@ from hpcvideo.data.clip_cutter import ONE_LABEL_REMEDY
 from hpcvideo.data.mirrored_labels import check_flip, mirrored_labels
 from hpcvideo.data.node_local_order import check_virtual_nodes
 from hpcvideo.errors import InputError
+from hpcvideo.methods.batch_split import split_over
 from hpcvideo.methods.protocol import BatchSplit
-from hpcvideo.methods.registry import check_combination
+from hpcvideo.methods.registry import check_combination, check_network
 from hpcvideo.models import create_model, model_options
 from hpcvideo.runs import RunDirectory, read_events
 from hpcvideo.shards import ShardSet
@@ -23,7 +24,7 @@ from hpcvideo.shards.tables import label_columns
 from hpcvideo.training.checkpoint import has_checkpoint
 from hpcvideo.training.initial_weights import check_initial_weights
 from hpcvideo.training.recipe import RunPlan, plan_run
-from hpcvideo.training.stages import plan_stages, split_over
+from hpcvideo.training.stages import plan_stages
 from hpcvideo.training.task import make_task
 
 
@@ -82,7 +83,8 @@ def check_names(config: RunConfig) -> None:
         if option not in known:
             raise InputError(f"model.options.{option}: {config.model.name} takes {', '.join(sorted(known))}")
     with torch.device("meta"):  # checks the options' values at no memory
-        create_model(config.model.name, task.num_outputs, config.model.frames, **config.model.options)
+        model = create_model(config.model.name, task.num_outputs, config.model.frames, **config.model.options)
+    check_network(config.method.name, config.method.options(), model)
 
 
 def check_data(config: RunConfig, share: slice = slice(None), look_inside: bool = True) -> ShardSet:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from hpcvideo.config.schema import RecipeConfig
 from hpcvideo.errors import InputError
+from hpcvideo.methods.batch_split import split_batch
 from hpcvideo.methods.protocol import BatchSplit
 
 CLIPS_OF_BASE_RATE = 64
@@ -29,25 +30,6 @@ class RunPlan:
     def epoch(self, step: int) -> float:
         """Epochs done after `step` updates."""
         return step / self.steps_per_epoch
-
-
-def split_batch(recipe: RecipeConfig, world_size: int, called: str = "ranks") -> BatchSplit:
-    """Micro batch and accumulation for this many data-parallel ranks (or replicas of a pipeline, `called` so).
-
-    Without recipe.micro_batch a rank takes its whole share in one forward. Raises InputError where the global batch does
-    not divide, with the nearest batches that do.
-    """
-    unit = world_size * (recipe.micro_batch or 1)
-    if recipe.global_batch % unit:
-        below, above = recipe.global_batch // unit * unit, -(-recipe.global_batch // unit) * unit
-        micro = f" x micro_batch {recipe.micro_batch}" if recipe.micro_batch else ""
-        choices = " or ".join(str(batch) for batch in (below, above) if batch)
-        raise InputError(
-            f"recipe.global_batch = {recipe.global_batch} is not divisible by {world_size} {called}{micro}; use {choices}"
-        )
-    share = recipe.global_batch // world_size
-    micro_batch = recipe.micro_batch or share
-    return BatchSplit(recipe.global_batch, micro_batch, share // micro_batch, world_size)
 
 
 def plan_run(recipe: RecipeConfig, train_samples: int, world_size: int) -> RunPlan:

@@ -9,37 +9,16 @@ from torch import nn
 
 from hpcvideo.config import RunConfig
 from hpcvideo.config.schema import RecipeConfig
-from hpcvideo.errors import InputError
 from hpcvideo.methods.gradient_exchange import WIRES
 from hpcvideo.methods.options import EndToEndOptions
 from hpcvideo.methods.pipeline.layers import count_layers
 from hpcvideo.methods.pipeline.plan import PipelinePlan, StagePlan, plan_pipeline
 from hpcvideo.methods.protocol import BatchSplit
-from hpcvideo.methods.registry import data_parallel_size, stage_count
+from hpcvideo.methods.registry import stage_count, unit_options
+from hpcvideo.methods.sideways.stage_plan import plan_units
 from hpcvideo.models import create_model
 from hpcvideo.training.optimizers import make_optimizer
-from hpcvideo.training.recipe import split_batch
 from hpcvideo.training.task import make_task
-
-_ENOUGH = 4  # micro-batches a stage from which on the bubble is below a fifth
-
-
-def split_over(config: RunConfig, world_size: int) -> BatchSplit:
-    """How the global batch falls on the ranks of the config's method.
-
-    Raises InputError where ranks or batch do not divide, or where a pipeline is not told its micro-batch.
-    """
-    stages = stage_count(config.method.name, config.method.options())
-    replicas = data_parallel_size(config.method.name, config.method.options(), world_size)
-    split = split_batch(config.recipe, replicas, "ranks" if stages == 1 else f"replicas of {stages} stages")
-    if stages > 1 and config.recipe.micro_batch is None:
-        share = split.micro_batch
-        sizes = [size for size in range(1, share + 1) if share % size == 0 and share // size >= _ENOUGH * stages] or [1]
-        raise InputError(
-            f"method pipeline needs recipe.micro_batch, the clips that are in a stage at once (BatchNorm sees them): "
-            f"each replica has {share} clips a step; use {sizes[-1]} for {share // sizes[-1]} micro-batches"
-        )
-    return split
 
 
 def plan_stages(config: RunConfig, split: BatchSplit, ranks_per_node: int) -> PipelinePlan:
@@ -55,6 +34,10 @@ def plan_stages(config: RunConfig, split: BatchSplit, ranks_per_node: int) -> Pi
             config.model.frames,
             **{"dropout": config.recipe.dropout, **config.model.options},
         )
+    if (options := unit_options(config.method.name, config.method.options())) is not None:
+        shape = (config.model.frames, 3, config.data.size, config.data.size)
+        copies = optimizer_copies(config.recipe)
+        return plan_units(config.method.name, options, model, shape, split, ranks_per_node, copies)
     stages = stage_count(config.method.name, config.method.options())
     clips = (split.micro_batch, config.model.frames, 3, config.data.size, config.data.size)
     layers = count_layers(model, clips, whole=stages == 1)

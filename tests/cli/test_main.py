@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import run_hpcvideo
 from tests.small_disk import enlarge, small_disk
 
-COMMANDS = ("demo", "shards", "train", "evaluate", "submit", "report")
+COMMANDS = ("demo", "shards", "train", "evaluate", "submit", "report", "plan")
 
 
 def test_help_names_every_command_and_loads_no_torch() -> None:

@@ -11,9 +11,10 @@ from torch import nn
 
 from hpcvideo.config.schema import RecipeConfig
 from hpcvideo.errors import InputError
+from hpcvideo.methods.batch_split import split_batch
 from hpcvideo.models import create_model
 from hpcvideo.training.optimizers import make_optimizer, parameter_groups
-from hpcvideo.training.recipe import learning_rate, plan_run, split_batch
+from hpcvideo.training.recipe import learning_rate, plan_run
 
 
 def recipe(**values: Any) -> RecipeConfig:

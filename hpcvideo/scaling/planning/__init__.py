@@ -1,0 +1,1 @@
+"""Plans made of the cost model: tables, figures, advice and drawings of schedules."""
