@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hpcvideo.distributed.device import Device
 from hpcvideo.errors import InputError
+from hpcvideo.methods.pipeline.meta_layout import laid_out
 
 Layer = tuple[str, Callable[[Tensor], Tensor]]
 _TIMED_RUNS = 3
@@ -191,4 +192,4 @@ class _Watch(TorchDispatchMode):
         for value in tree_leaves((args, kwargs)):
             if isinstance(value, Tensor):
                 self.storages.add(_storage(value))
-        return func(*args, **(kwargs or {}))
+        return laid_out(func, args, func(*args, **(kwargs or {})))

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hpcvideo.config import RunConfig
 from hpcvideo.methods.pipeline.layers import layers_of
+from hpcvideo.methods.pipeline.meta_layout import laid_out
 from hpcvideo.models import create_model
 from hpcvideo.models.batch_norm import freeze_batch_norms, running_statistics
 from hpcvideo.tasks import create_task
@@ -175,7 +176,7 @@ class _Traffic(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         before = self._flops.get_total_flops()
-        result = _laid_out(func, args, func(*args, **(kwargs or {})))
+        result = laid_out(func, args, func(*args, **(kwargs or {})))
         flops = self._flops.get_total_flops() - before
         read = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         written = [value for value in tree_leaves(result) if isinstance(value, Tensor)]
@@ -184,20 +185,6 @@ class _Traffic(TorchDispatchMode):
             times = 2 if operation in _READS_TWICE else 1
             self.operations.append((float(flops), float(times * sum(map(_size, read)) + sum(map(_size, written)))))
         return result
-
-
-def _laid_out(func: Any, args: Sequence[Any], result: Any) -> Any:
-    """A convolution's result in the memory format of its input, which real ones keep and meta tensors forget."""
-    if func is torch.ops.aten.convolution.default:
-        return _like(result, args[0])
-    if func is torch.ops.aten.convolution_backward.default and result[0] is not None:
-        return (_like(result[0], args[1]), *result[1:])
-    return result
-
-
-def _like(tensor: Tensor, model: Tensor) -> Tensor:
-    wanted = torch.channels_last if model.ndim == 4 else torch.channels_last_3d
-    return tensor.contiguous(memory_format=wanted) if model.is_contiguous(memory_format=wanted) else tensor
 
 
 def _is_view(func: Any, read: list[Tensor], written: list[Tensor]) -> bool:
