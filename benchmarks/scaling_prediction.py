@@ -60,7 +60,7 @@ class ProbedLink:
 
 @dataclass(frozen=True)
 class Case:
-    """One training at one rate, Mbit/s. measured: the median of its steps, seconds. parts: of the predicted step."""
+    """One training at one rate, Mbit/s. measured: the median of so many steps, seconds. parts: of the predicted step."""
 
     method: str
     hosts: int
@@ -89,8 +89,8 @@ class Case:
         seconds = {"measured_seconds": self.measured, "predicted_seconds": self.predicted}
         rounded = {name: float(f"{value:.4g}") for name, value in seconds.items()}
         parts = {name: float(f"{value:.3g}") for name, value in self.parts.items()}
-        facts = {"method": self.method, "hosts": self.hosts, "megabits_per_second": self.rate, **rounded}
-        return {**facts, "error_percent": float(f"{100 * self.error:.3g}"), "predicted_parts": parts}
+        facts = {"method": self.method, "hosts": self.hosts, "megabits_per_second": self.rate, "steps": self.steps}
+        return {**facts, **rounded, "error_percent": float(f"{100 * self.error:.3g}"), "predicted_parts": parts}
 
 
 def cases_of(plan: Plan, told: Told) -> list[Case]:

@@ -39,3 +39,26 @@ class PipelineOptions(ExchangeOptions):
                 "ZeRO takes apart; each stage holds a part of the model already: use zero: 0, or method end_to_end"
             )
         return zero
+
+
+class UnitOptions(BaseModel):
+    """stages: parts into which the units are dealt, each on a rank of its own. placement: the units of each stage by name,
+    in any order; absent: runs of neighbours of nearly equal cost. update_every: gradients of a clip after which a unit
+    updates, or `clip` for one update a clip."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    stages: Annotated[int, Field(ge=1)] = 1
+    placement: tuple[tuple[str, ...], ...] | None = None
+    update_every: Annotated[int, Field(ge=1)] | Literal["clip"] = "clip"
+
+
+class SidewaysOptions(UnitOptions):
+    """boundary: what happens between clips, see sideways/schedule.py."""
+
+    boundary: Literal["reset", "drain", "stream"] = "reset"
+
+
+class DelayedOptions(UnitOptions):
+    """boundary: the same; clips are drained wherever they do not stream."""
+
+    boundary: Literal["reset", "stream"] = "reset"

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
+from torch import nn
 
 from hpcvideo.errors import InputError
 from hpcvideo.methods.end_to_end import EndToEnd
-from hpcvideo.methods.options import EndToEndOptions, PipelineOptions
+from hpcvideo.methods.options import DelayedOptions, EndToEndOptions, PipelineOptions, SidewaysOptions, UnitOptions
 from hpcvideo.methods.pipeline.plan import replica_count
 from hpcvideo.methods.protocol import Method, MethodParts
+from hpcvideo.methods.sideways.method import Sideways
+from hpcvideo.methods.sideways.network_check import check_unit_network
+from hpcvideo.methods.sideways.whole_clip import whole_clip
 
 
 def _pipeline(parts: MethodParts, **options: Any) -> Method:
@@ -24,8 +28,44 @@ def _end_to_end(parts: MethodParts, **options: Any) -> Method:
     return EndToEnd(parts, **EndToEndOptions(**options).model_dump())
 
 
-_METHODS: dict[str, Callable[..., Method]] = {"end_to_end": _end_to_end, "pipeline": _pipeline}
-_OPTIONS: dict[str, type[BaseModel]] = {"end_to_end": EndToEndOptions, "pipeline": PipelineOptions}
+def _whole_clip(name: Literal["bp", "unrolled"]) -> Callable[..., Method]:
+    def make(parts: MethodParts, **options: Any) -> Method:
+        return whole_clip(parts, name, **EndToEndOptions(**options).model_dump())
+
+    return make
+
+
+def _sideways(name: str) -> Callable[..., Method]:
+    def make(parts: MethodParts, **options: Any) -> Method:
+        checked = unit_options(name, options)
+        assert checked is not None
+        return Sideways(parts, name, checked)
+
+    return make
+
+
+_METHODS: dict[str, Callable[..., Method]] = {
+    "end_to_end": _end_to_end,
+    "pipeline": _pipeline,
+    "sideways": _sideways("sideways"),
+    "skip_sideways": _sideways("skip_sideways"),
+    "delayed": _sideways("delayed"),
+    "bp": _whole_clip("bp"),
+    "unrolled": _whole_clip("unrolled"),
+}
+_OPTIONS: dict[str, type[BaseModel]] = {
+    "end_to_end": EndToEndOptions,
+    "pipeline": PipelineOptions,
+    "sideways": SidewaysOptions,
+    "skip_sideways": SidewaysOptions,
+    "delayed": DelayedOptions,
+    "bp": EndToEndOptions,
+    "unrolled": EndToEndOptions,
+}
+
+
+UNIT_METHODS = ("sideways", "skip_sideways", "delayed", "bp", "unrolled")
+"""Those that need a network of units."""
 
 
 def known_methods() -> list[str]:
@@ -59,10 +99,31 @@ def check_combination(name: str, options: Mapping[str, Any], optimizer: str) -> 
         )
 
 
-def stage_count(name: str, options: Mapping[str, Any]) -> int:
-    """Ranks that share one copy of the model under this method: 1, or the stages of a pipeline."""
+def check_network(name: str, options: Mapping[str, Any], model: nn.Module) -> None:
+    """Raise InputError where the method cannot work with this network or the length of its clips; also as `check_method`."""
     check_method(name, options)
-    return PipelineOptions(**options).stages if name == "pipeline" else 1
+    if name in UNIT_METHODS:
+        check_unit_network(name, model, _OPTIONS[name](**options))
+
+
+def works_on_units(name: str) -> bool:
+    """Whether stages of this method hold units that all work at once (sideways and its like), and not layers that wait for
+    each other's micro-batches (pipeline)."""
+    return issubclass(_OPTIONS[name], UnitOptions)
+
+
+def unit_options(name: str, options: Mapping[str, Any]) -> SidewaysOptions | DelayedOptions | None:
+    """The checked options of a method that works on units, None of any other. Raises InputError as `check_method`."""
+    check_method(name, options)
+    checked = _OPTIONS[name](**options)
+    return checked if isinstance(checked, SidewaysOptions | DelayedOptions) else None
+
+
+def stage_count(name: str, options: Mapping[str, Any]) -> int:
+    """Ranks that share one copy of the model under this method: 1, or the stages of a pipeline or of units."""
+    check_method(name, options)
+    checked = _OPTIONS[name](**options)
+    return checked.stages if isinstance(checked, PipelineOptions | UnitOptions) else 1
 
 
 def data_parallel_size(name: str, options: Mapping[str, Any], world_size: int) -> int:

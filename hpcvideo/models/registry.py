@@ -13,6 +13,7 @@ from hpcvideo.errors import InputError
 from hpcvideo.models.inflated import TEMPORAL_STRIDES, InflatedResNet
 from hpcvideo.models.mobilenet import FrameMobileNet
 from hpcvideo.models.resnet import BLOCKS_PER_LAYER, FrameResNet
+from hpcvideo.models.unit_builders import unit_resnet, unit_vgg
 
 
 def create_model(name: str, num_classes: int, frames: int, **options: Any) -> nn.Module:
@@ -51,6 +52,7 @@ _PUBLISHED_SHIFT_FRACTION = 8
 _COMMON = ("zero_gamma", "dropout", "width", "channels_last")
 _SHIFT = ("shift_fraction", "shift_place", "causal")
 _INFLATION = ("inflated_blocks", "stem_taps", "temporal_stride", "causal")
+_UNITS = ("norm", "skips", "dropout", "width")
 _DEEP = [depth for depth in BLOCKS_PER_LAYER if depth >= 50]
 
 
@@ -83,6 +85,11 @@ def _entries() -> dict[str, _Entry]:
     for depth in _DEEP:
         slow = {"depth": depth, "kernel": "3x1x1", "inflated_blocks": "late", "stem_taps": 1}
         entries[f"slowonly_resnet{depth}"] = _Entry(InflatedResNet, slow, ("causal", *_COMMON))
+    entries["unit_vgg"] = _Entry(unit_vgg, {}, ("convolutions", "dense", "pools", *_UNITS))
+    for depth in (18, 50):
+        cut = ("cut", "zero_gamma", *_UNITS)
+        entries[f"unit_resnet{depth}"] = _Entry(unit_resnet, {"depth": depth}, cut)
+        entries[f"unit_tsm_resnet{depth}"] = _Entry(unit_resnet, {"depth": depth}, ("shift_fraction", *cut), shifted)
     return entries
 
 
@@ -107,6 +114,19 @@ def _check_values(values: dict[str, Any], frames: int) -> None:
                 )
             case "shift_place":
                 _require(value in ("blockres", "block"), what, "blockres or block")
+            case "convolutions":
+                _require(_is_whole(value, 1), what, "a whole number from 1 on")
+            case "dense":
+                _require(_is_whole(value, 0), what, "a whole number from 0 on")
+            case "pools":
+                most = values["convolutions"]
+                _require(_is_whole(value, 0) and value <= most, what, f"0 to {most}, the number of convolutions")
+            case "norm":
+                _require(value in ("group", "batch", "none"), what, "group, batch or none")
+            case "cut":
+                _require(value in ("layers", "blocks"), what, "layers or blocks")
+            case "skips":
+                _require(isinstance(value, str | list | tuple), what, "none, `over N`, or a list of `SOURCE to TARGET`")
             case "inflated_blocks":
                 _require(value in ("all", "alternate", "late"), what, "all, alternate or late")
             case "stem_taps":

@@ -9,7 +9,8 @@ start, resume   run, step (first step still to do is step + 1), world_size, node
                 frames, config_digest, job_id, devices, startup_seconds (since the batch script began, or
                 this process), startup: {launch, join, build: seconds of it}; precision, wire, zero (not of a
                 pipeline), gradient_bytes (what rank 0 gives into the exchange of gradients a step), gradient_buckets,
-                statistics_bytes (BatchNorm's running statistics, which are averaged after every step)
+                statistics_bytes (BatchNorm's running statistics, which are averaged after every step); of methods on units
+                also rule, boundary, update_every, steps_per_clip, gradients_per_clip, receptive_frames
 step            step (1-based, just finished), epoch (float), samples (clips since the run's first step), steps (how many
                 steps this line covers), loss, lr, gradient_norm,
                 seconds: {"step": {min, mean, max}, PHASE: {min, mean, max}, ...}, each the mean of one step over the

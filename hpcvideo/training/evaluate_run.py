@@ -18,6 +18,7 @@ from hpcvideo.distributed.process_group import joined
 from hpcvideo.errors import InputError
 from hpcvideo.methods.averaged_weights import scored_weights
 from hpcvideo.methods.protocol import BatchSplit
+from hpcvideo.methods.registry import works_on_units
 from hpcvideo.runs import RunDirectory
 from hpcvideo.shards import ShardSet
 from hpcvideo.tasks.class_scores import ClassScores
@@ -111,5 +112,7 @@ def _with_protocol(config: RunConfig, name: str) -> RunConfig:
 def _without_training(config: RunConfig) -> RunConfig:
     """The config without what only updates need: any number of ranks scores, each with the whole model to itself."""
     recipe = config.recipe.model_copy(update={"batch_norm": BatchNormConfig(), "ema_decay": None})
-    method = NamedOptions(name="end_to_end") if config.method.name == "pipeline" else config.method
+    method = config.method
+    if method.name == "pipeline" or works_on_units(method.name):  # the network's forward is what its units compute together
+        method = NamedOptions(name="end_to_end")
     return config.model_copy(update={"recipe": recipe, "method": method})

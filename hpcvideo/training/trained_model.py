@@ -13,6 +13,7 @@ from hpcvideo.config.load import parse_config
 from hpcvideo.errors import InputError
 from hpcvideo.methods.averaged_weights import scored_weights
 from hpcvideo.methods.named_state import load_model_state
+from hpcvideo.methods.sideways.network_check import read_as_trained
 from hpcvideo.runs import RunDirectory
 from hpcvideo.training.build import make_model
 from hpcvideo.training.checkpoint import latest_checkpoint, read_checkpoint
@@ -48,6 +49,7 @@ def load_trained_model(run: str | Path) -> TrainedModel:
     weights, averaged = scored_weights(checkpoint.weights, checkpoint.extra)
     model = make_model(config, make_task(config))
     load_model_state(model, weights)
+    read_as_trained(config.method.name, model)
     return TrainedModel(
         model.eval(), config, checkpoint.facts.step, averaged, tuple(checkpoint.facts.data["label_names"])
     )

@@ -73,7 +73,7 @@ def test_layers_share_out_the_phases_of_a_step() -> None:
 
 def test_claims_are_mean_and_largest_errors_of_all_cases() -> None:
     made = [("end_to_end", 1.0, 1.1), ("end_to_end", 1.0, 0.96), ("pipeline", 2.0, 1.5), ("pipeline", 2.0, 2.02)]
-    cases = [prediction.Case(method, 2, 1000, seconds, {"all": said}) for method, seconds, said in made]
+    cases = [prediction.Case(method, 2, 1000, 3, seconds, {"all": said}) for method, seconds, said in made]
     claims = {claim.name: claim for claim in local.claims_of(cases, TINY)}
     found = [claims[name].value for name in ("step_time_mean_error", "step_time_max_error", "pipeline_mean_error")]
     assert found == pytest.approx([7.0, 25.0, 13.0])

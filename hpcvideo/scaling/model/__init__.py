@@ -1,1 +1,1 @@
-"""The cost model: what a training step, a run and its start cost on a system; pure functions of a config's counts and a system's values."""
+"""The cost model: seconds and bytes of a training job on a system, from a config's counts and a system's values."""

@@ -1,0 +1,148 @@
+"""What units cost and hand on, which rank computes which, and the messages that follow; counted on the meta device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from hpcvideo.distributed.placement import cut_into_stages
+from hpcvideo.errors import InputError
+from hpcvideo.methods.pipeline.layers import LayerCost
+from hpcvideo.methods.sideways.exchange import Channel
+from hpcvideo.methods.sideways.graph import UnitGraph
+from hpcvideo.methods.sideways.mailbox import Key
+from hpcvideo.methods.sideways.schedule import Rule
+from hpcvideo.models.unit_network import UnitNetwork
+from hpcvideo.models.unit_skips import FRAMES
+
+
+def unit_shapes(network: UnitNetwork, frame: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """Unit -> shape of its output for one frame of shape [batch, 3, height, width]; `network` is on the meta device."""
+    values = {FRAMES: torch.empty(tuple(frame), device="meta")}
+    with torch.no_grad():
+        for name, inlets in network.inlets.items():
+            values[name] = network.unit(name)(*(values[inlet.source] for inlet in inlets))
+    return {name: tuple(value.shape) for name, value in values.items() if name != FRAMES}
+
+
+def count_units(network: UnitNetwork, frame: Sequence[int]) -> list[LayerCost]:
+    """The cost of each unit for one frame of shape [batch, 3, height, width]; `network` is on the meta device."""
+    values = {FRAMES: torch.empty(tuple(frame), device="meta")}
+    costs = []
+    for name, inlets in network.inlets.items():
+        unit = network.unit(name)
+        leaves = [values[inlet.source].detach().requires_grad_(inlet.source != FRAMES) for inlet in inlets]
+        saved = _SavedBytes({id(parameter) for parameter in unit.parameters()})
+        with FlopCounterMode(display=False) as forward, saved:
+            out: Tensor = unit(*leaves)
+        parameters = list(unit.parameters())
+        targets = [tensor for tensor in (*leaves, *parameters) if tensor.requires_grad]
+        with FlopCounterMode(display=False) as backward:
+            if targets:
+                torch.autograd.grad(out, targets, torch.empty_like(out), allow_unused=True)
+        values[name] = out.detach()
+        costs.append(
+            LayerCost(
+                name=name,
+                modules=tuple(
+                    f"units.{name}.{module}" if module else f"units.{name}"
+                    for module, owner in unit.named_modules()
+                    if list(owner.parameters(recurse=False)) or list(owner.buffers(recurse=False))
+                ),
+                parameter_count=sum(parameter.numel() for parameter in parameters),
+                parameter_bytes=sum(parameter.nbytes for parameter in parameters),
+                forward_flops=forward.get_total_flops(),
+                backward_flops=backward.get_total_flops(),
+                saved_bytes=saved.total,
+                output_shape=tuple(out.shape),
+                output_bytes=out.nbytes,
+                draws=unit.draws,
+            )
+        )
+    return costs
+
+
+def place_units(
+    costs: Sequence[LayerCost], stages: int, placement: Sequence[Sequence[str]] | None = None
+) -> dict[str, int]:
+    """Unit -> the stage that computes it.
+
+    placement: the units of each stage, in any order; None makes runs of neighbours whose dearest costs least. Raises
+    InputError where it does not name every unit once, or there are more stages than units with parameters.
+    """
+    names = [cost.name for cost in costs]
+    if placement is None:
+        flops = [float(cost.flops) for cost in costs]
+        with_parameters = [cost.parameter_count > 0 for cost in costs]
+        if stages > sum(with_parameters):
+            raise InputError(
+                f"method.stages = {stages}, but only {sum(with_parameters)} units have parameters; "
+                f"use {sum(with_parameters)} or fewer"
+            )
+        cut = cut_into_stages(flops, stages, counts=with_parameters)
+        return {names[item]: stage for stage, part in enumerate(cut) for item in part}
+    placed = [name for part in placement for name in part]
+    if len(placement) != stages or sorted(placed) != sorted(names) or not all(placement):
+        raise InputError(
+            f"method.placement must be {stages} lists (method.stages), none empty, that name each of the units "
+            f"{', '.join(names)} once"
+        )
+    return {name: stage for stage, part in enumerate(placement) for name in part}
+
+
+def channels_of(
+    graph: UnitGraph, rule: Rule, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, ranks: Mapping[str, int],
+    own: int,
+) -> tuple[list[Channel], list[Channel]]:  # fmt: skip
+    """(incoming, outgoing) of rank `own`. shapes: of the units' outputs. ranks: unit -> rank. A tag tells connection and
+    direction."""
+    incoming, outgoing = [], []
+    for number, (producer, consumer) in enumerate(graph.pairs):
+        if own not in (ranks[producer], ranks[consumer]) or ranks[producer] == ranks[consumer]:
+            continue
+        inlets = [inlet for inlet in graph.inlets[consumer] if inlet.source == producer]
+        shape = shapes[producer]
+        # In the delayed mode what came waits for its cotangents, where it came.
+        wait_features = graph.match_lag(consumer) if rule == "delayed" else 0
+        wait_cotangents = graph.match_lag(producer) if rule == "delayed" else 0
+        features = Channel(
+            Key("features", producer, consumer), 0, 1 + 2 * number, shape, dtype,
+            2 + max(inlet.age for inlet in inlets) + wait_features,
+        )  # fmt: skip
+        cotangent = Channel(
+            Key("cotangent", producer, consumer), 0, 2 + 2 * number,
+            (len(inlets), *shape) if rule == "delayed" else shape, dtype, 2 + wait_cotangents,
+        )  # fmt: skip
+        if own == ranks[producer]:
+            outgoing.append(_to(features, ranks[consumer]))
+            incoming.append(_to(cotangent, ranks[consumer]))
+        else:
+            incoming.append(_to(features, ranks[producer]))
+            outgoing.append(_to(cotangent, ranks[producer]))
+    return incoming, outgoing
+
+
+def _to(channel: Channel, peer: int) -> Channel:
+    return Channel(channel.key, peer, channel.tag, channel.shape, channel.dtype, channel.slots)
+
+
+class _SavedBytes(saved_tensors_hooks):
+    """Adds up what autograd keeps on the meta device, parameters apart, each tensor once."""
+
+    def __init__(self, parameters: set[int]) -> None:
+        self._kept: dict[int, Tensor] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            if id(tensor) not in parameters:
+                self._kept[tensor.untyped_storage()._cdata] = tensor
+            return tensor
+
+        super().__init__(keep, lambda tensor: tensor)
+
+    @property
+    def total(self) -> int:
+        return sum(tensor.untyped_storage().nbytes() for tensor in self._kept.values())
