@@ -36,10 +36,11 @@ def claims_of(cases: Sequence[Case], plan: Plan) -> list[Claim]:
     }
     largest = max(max(errors) for errors in by_method.values())
     values = fmean(by_method["end_to_end"]), largest, fmean(by_method["pipeline"])
+    steps = min(case.steps for case in cases)
     how = (
         f"{plan.work['model']}, clips of {plan.work['frames']} x {plan.work['size']} px, fp32, on {HOSTS[0]} and "
         f"{HOSTS[1]} hosts (network namespaces with {SHARE} of a core each) at {', '.join(map(str, plan.rates))} Mbit/s: "
-        f"|predicted / measured - 1| of a step, measured as the median of {min(case.steps for case in cases)}; calibrated on 1 host, "
+        f"|predicted / measured - 1| of a step, measured as the median of {steps}; calibrated on 1 host, "
         "the link by a ping and a bandwidth probe from point to point"
     )
     of = ("data parallel, mean over rates and hosts", "all cases, pipelines too", "pipelines, mean over rates and stages")

@@ -27,7 +27,7 @@ _NO_SET = SetFacts(10**6, 0, 1.0, 1.0, "clips lie in memory")
 
 @dataclass(frozen=True)
 class OneHost:
-    """Training on one host, in seconds.
+    """Training on one host, in seconds, or in parts of a yardstick (see `at`).
 
     phases: of a step, by name of PHASES; other: what of a step is in none. forward, backward: of each layer in one
     micro-batch, which only share out the phases. sigma: relative standard deviation of a step. add_bandwidth: bytes/s at
@@ -40,6 +40,11 @@ class OneHost:
     backward: Sequence[float]
     sigma: float
     add_bandwidth: float
+
+    def at(self, yardstick: float) -> OneHost:
+        """In seconds, where a host's times are given in parts of a step that takes so many."""
+        phases = {name: yardstick * part for name, part in self.phases.items()}
+        return replace(self, phases=phases, other=yardstick * self.other)
 
     def layer_times(self, micro_batches: int) -> list[tuple[float, float]]:
         """(forward, backward) of each layer, one micro-batch."""
@@ -65,6 +70,7 @@ class Case:
     method: str
     hosts: int
     rate: int
+    steps: int
     measured: float
     parts: Mapping[str, float]
 
@@ -95,25 +101,27 @@ class Case:
 
 def cases_of(plan: Plan, told: Told) -> list[Case]:
     """Every training on several hosts, measured and predicted."""
-    measured: dict[tuple[str, int, int], list[float]] = {}
+    measured: dict[tuple[str, int, int], list[dict[str, Any]]] = {}
     for step in told.steps:
-        measured.setdefault((step["method"], step["hosts"], step["rate"]), []).append(step["seconds"])
+        measured.setdefault((step["method"], step["hosts"], step["rate"]), []).append(step)
     known = {method: one_host(told.alone[method], told.layers[method]) for method in told.alone}
     cases = []
-    for (method, hosts, rate), seconds in measured.items():
+    for (method, hosts, rate), steps in measured.items():
         probed = told.links[str(rate)]
         link = ProbedLink(**{key: median(row[key] for row in probed) for key in probed[0]})
         stages = told.stages[str(hosts)] if method == "pipeline" else None
-        step = predicted_step(job_of(plan.facts(method, hosts), hosts, stages), known[method], link)
-        cases.append(Case(method, hosts, rate, median(seconds), step.parts()))
+        host = known[method].at(median(step["yardstick"] for step in steps))
+        predicted = predicted_step(job_of(plan.facts(method, hosts), hosts, stages), host, link)
+        seconds = median(step["seconds"] for step in steps)
+        cases.append(Case(method, hosts, rate, len(steps), seconds, predicted.parts()))
     return cases
 
 
 def one_host(steps: Sequence[dict[str, Any]], layers: Sequence[dict[str, Any]]) -> OneHost:
-    """Medians of what one host told: its steps, and its layers by round."""
+    """Medians of what one host told, its steps and its layers by round; in parts of the yardstick."""
     names = sorted({name for step in steps for name in step["phases"]})
-    phases = {name: median(step["phases"].get(name, 0.0) for step in steps) for name in names}
-    seconds = [step["seconds"] for step in steps]
+    phases = {name: median(step["phases"].get(name, 0.0) / step["yardstick"] for step in steps) for name in names}
+    seconds = [step["seconds"] / step["yardstick"] for step in steps]
     forward, backward = (
         [median(column) for column in zip(*(one[kind] for one in layers), strict=True)] for kind in ("forward", "backward")
     )

@@ -57,11 +57,15 @@ QUICK = Plan(_WORK, (300, 1000), 1, 2, 2, 4)
 
 @dataclass(frozen=True)
 class Told:
-    """What was measured; JSON types. alone: by method, {seconds, phases} of each step on one host. layers: by method, what
-    scaling_ranks.py says of them, by round. links: by rate, what link_probe.py found, by round. steps: {method, hosts, rate,
-    seconds, phases: by rank}, one a step on several hosts. stages: by number of hosts, the layers of each stage: training
-    cuts the network by what its layers take on the first host when it begins. crowd: by number of hosts, seconds of all
-    layers on each host while all of them compute and none sends, by round: what hosts on one machine cost each other."""
+    """What was measured; JSON types.
+
+    alone: by method, {seconds, phases, yardstick} of each step on one host. layers: by method, what scaling_ranks.py says of
+    them, by round. links: by rate, what link_probe.py found, by round. steps: {method, hosts, rate, seconds, phases: by
+    rank, yardstick}, one a step on several hosts. A yardstick is a step on one host, mean of the one right before and the
+    one right behind: the machine is not equally fast all the time. stages: by number of hosts, the layers of each stage:
+    training cuts the network by what its layers take on the first host when it begins. crowd: by number of hosts, seconds
+    of all layers on each host while all of them compute and none sends, by round: what hosts on one machine cost each other.
+    """
 
     alone: dict[str, list[Facts]]
     layers: dict[str, list[Facts]]
@@ -99,25 +103,32 @@ def _take_round(
     """One turn of every world at every rate, one host before each rate."""
     for rate in plan.rates:
         network.shape(_link(rate))
+        before = _yardstick(worlds)
         for (method, hosts), world in worlds.items():
             answers = world.ask({"steps": 1 + plan.steps})
-            seconds = slowest_steps(answers)[1:]
+            behind = _yardstick(worlds)
+            seconds, yardstick = slowest_steps(answers)[1:], (before + behind) / 2
+            before = behind
+            for number, step in enumerate(seconds, 1):
+                phases = [answer["phases"][number] for answer in answers]
+                if hosts == 1:
+                    told.alone[method].append({"seconds": step, "phases": phases[0], "yardstick": yardstick})
+                else:
+                    where = {"method": method, "hosts": hosts, "rate": rate}
+                    told.steps.append({**where, "seconds": step, "phases": phases, "yardstick": yardstick})
             if hosts == 1:
-                told.alone[method] += [
-                    {"seconds": step, "phases": phases}
-                    for step, phases in zip(seconds, answers[0]["phases"][1:], strict=True)
-                ]
                 told.layers[method].append(world.ask({"layers": 2})[0])
-            else:
-                if method == "end_to_end":
-                    rows = world.ask({"layers": 2})
-                    told.crowd.setdefault(str(hosts), []).extend(sum(row["forward"]) + sum(row["backward"]) for row in rows)
-                for number, step in enumerate(seconds, 1):
-                    phases = [answer["phases"][number] for answer in answers]
-                    told.steps.append({"method": method, "hosts": hosts, "rate": rate, "seconds": step, "phases": phases})
+            elif method == "end_to_end":
+                rows = world.ask({"layers": 2})
+                told.crowd.setdefault(str(hosts), []).extend(sum(row["forward"]) + sum(row["backward"]) for row in rows)
             where = f"{hosts} hosts, {rate} Mbit/s" if hosts > 1 else "1 host"
             tell(f"{method}, {where}: {', '.join(f'{step:.3f}' for step in seconds)} s a step")
         told.links[str(rate)].append(_probe(worlds["end_to_end", 2], rate, tell))
+
+
+def _yardstick(worlds: dict[tuple[str, int], World]) -> float:
+    """Seconds of a step on one host just now."""
+    return float(worlds["end_to_end", 1].ask({"steps": 1})[0]["seconds"][0])
 
 
 def _link(rate: int) -> Link:

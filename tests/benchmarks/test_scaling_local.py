@@ -71,6 +71,25 @@ def test_layers_share_out_the_phases_of_a_step() -> None:
     assert times == [pytest.approx((0.0375, 0.125)), pytest.approx((0.1125, 0.125))]
 
 
+def test_a_machine_that_was_slower_in_a_turn_is_predicted_so() -> None:
+    """Steps on one host took twice as long around the turn of two hosts as when one host was measured: so does all of it."""
+    alone = [{"seconds": 1.7, "phases": PHASES, "yardstick": 1.6}]
+    layers = [{"forward": [2.0] * LAYERS, "backward": [3.0] * LAYERS, "add_bandwidth": 1e15}]
+
+    def case(yardstick: float) -> Any:
+        steps = [
+            {"method": "end_to_end", "hosts": 2, "rate": 1000, "seconds": 2.0, "phases": [], "yardstick": yardstick + more}
+            for more in (-0.1, 0.0, 0.3)
+        ]
+        told = sweep.Told({"end_to_end": alone}, {"end_to_end": layers}, {"1000": [FAST]}, steps, {}, {})
+        (only,) = prediction.cases_of(TINY, told)
+        return only
+
+    assert case(3.2).predicted == pytest.approx(2 * case(1.6).predicted, rel=1e-6)
+    assert case(1.6).predicted == pytest.approx(1.7 + PHASES["optimizer"] * 2 / 12, rel=1e-3)
+    assert (case(1.6).measured, case(1.6).steps) == (2.0, 3)
+
+
 def test_claims_are_mean_and_largest_errors_of_all_cases() -> None:
     made = [("end_to_end", 1.0, 1.1), ("end_to_end", 1.0, 0.96), ("pipeline", 2.0, 1.5), ("pipeline", 2.0, 2.02)]
     cases = [prediction.Case(method, 2, 1000, 3, seconds, {"all": said}) for method, seconds, said in made]
