@@ -52,9 +52,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Two at a time: much of a test is waiting for processes that start, and for Slurm.
+# Two files at a time: much of a test is waiting for processes that start, and for Slurm.
 test: lint
-	$(BIN)/pytest -m "not faults" -n 2 --dist loadgroup
+	$(BIN)/pytest -m "not faults" -n 2 --dist loadfile
 
 test-faults: setup
 	$(BIN)/pytest -m faults

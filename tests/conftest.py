@@ -19,7 +19,6 @@ from hpcvideo.distributed.environment import child_variables, without_launcher
 from hpcvideo.shards.build import BuildOptions, build_shards
 from tests.rank_forge import RankForge
 
-TESTS = Path(__file__).resolve().parent
 CLASSES = ("left", "middle", "right")
 
 settings.register_profile("hpcvideo", deadline=None)  # a busy machine is no failure
@@ -114,25 +113,6 @@ def run_hpcvideo(
     if check:
         assert answer.returncode == 0, f"{command}\n{answer.stdout}\n{answer.stderr}"
     return answer
-
-
-_CLUSTERS = ("slurm", "multihost")
-"""Folders of tests that start clusters and hosts: one at a time, so one worker of pytest-xdist runs them all."""
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `-n`, tests of a file stay together for what they share; the clusters, which take longest, come first."""
-    if config.getoption("numprocesses", None) is None and not hasattr(config, "workerinput"):
-        return
-
-    def group(item: pytest.Item) -> str:
-        folder = item.path.relative_to(TESTS).parts[0]
-        return "clusters" if folder in _CLUSTERS else str(item.path)
-
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=lambda item: group(item) != "clusters")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

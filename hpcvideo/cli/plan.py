@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,8 @@ from hpcvideo.cli.node_counts import parse_nodes
 from hpcvideo.errors import InputError, OperationFailed
 
 if TYPE_CHECKING:
+    from hpcvideo.config import RunConfig
+    from hpcvideo.scaling.model.calibrate import Calibration
     from hpcvideo.scaling.model.system import System
     from hpcvideo.scaling.planning.plan import Plan
 
@@ -53,7 +56,7 @@ def plan_command(
         typer.Option(metavar="RUN...", help="Fit the model to event logs of small runs of this config first."),
     ] = None,
     timeline: Annotated[
-        Path | None, typer.Option(metavar="FILE.svg", help="Draw one step's schedule at the largest scale.")
+        Path | None, typer.Option(metavar="FILE.svg", help="Draw one step's (or clip's) schedule at the largest scale.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the page (index.html), the figures and plan.json.")] = None,
     validate: Annotated[
@@ -84,6 +87,8 @@ def plan_command(
         raise InputError(f"--timeline {timeline}: the schedule is drawn as SVG; use a name that ends in .svg")
 
     from hpcvideo.config import load_config
+    from hpcvideo.methods.registry import unit_options
+    from hpcvideo.scaling.model.calibrate import not_reached
     from hpcvideo.scaling.model.set_facts import set_facts
     from hpcvideo.scaling.model.system import load_system
     from hpcvideo.scaling.planning.goal import Goal, parse_duration
@@ -97,10 +102,22 @@ def plan_command(
     per_node = ranks_per_node or int(machine.values["gpus_per_node"])
     goal = Goal(None if target is None else parse_duration(target), gpu_hours_limit)
     check_names(config)
+    if timeline is not None and unit_options(config.method.name, config.method.options()) is not None:
+        if out is not None or target is not None or gpu_hours_limit is not None or as_json or runs:
+            raise InputError(
+                f"method {config.method.name}: its schedule is drawn, but no times to train are planned; give --timeline "
+                "without --out, --target, --gpu-hours-limit, --calibrate and --json"
+            )
+        from hpcvideo.scaling.planning.unit_schedule import unit_schedule_svg
+
+        print(f"schedule: {_write_drawing(unit_schedule_svg(config, machine, max(counts), per_node), timeline)}")
+        return
     facts = set_facts(config, _videos(videos), frame_bytes)
     rule = batch_rule(config, keep_batch, clips_per_rank, per_node * min(counts))
-    machine, calibration = _calibrated(machine, runs)
-    plan = make_plan(config, machine, counts, per_node, facts, rule, goal, calibration)
+    machine, fit = _calibrated(machine, runs, config)
+    plan = make_plan(config, machine, counts, per_node, facts, rule, goal, () if fit is None else fit.words)
+    if fit is not None and (missing := not_reached(fit, [scale.job for scale in plan.scales])):
+        plan = replace(plan, warnings=(*plan.warnings, missing))
     _answer(plan, out, timeline, as_json)
 
 
@@ -111,7 +128,10 @@ def _answer(plan: Plan, out: Path | None, timeline: Path | None, as_json: bool) 
 
         written.append(f"plan: {write_plan(plan, out)}")
     if timeline is not None:
-        written.append(f"schedule: {_draw_schedule(plan, timeline)}")
+        from hpcvideo.scaling.planning.schedule import schedule_svg
+
+        drawing = schedule_svg(plan.scales[-1].job, plan.system.values)
+        written.append(f"schedule: {_write_drawing(drawing, timeline)}")
     if as_json:
         from hpcvideo.scaling.planning.plan_json import plan_json
 
@@ -124,26 +144,25 @@ def _answer(plan: Plan, out: Path | None, timeline: Path | None, as_json: bool) 
         print(line)
 
 
-def _draw_schedule(plan: Plan, path: Path) -> Path:
+def _write_drawing(svg: str, path: Path) -> Path:
     from hpcvideo.runs.durable import write_durably
-    from hpcvideo.scaling.planning.schedule import schedule_svg
 
     try:
-        write_durably(path, schedule_svg(plan.scales[-1].job, plan.system.values).encode())
+        write_durably(path, svg.encode())
     except OSError as error:
         raise OperationFailed(f"{path}: the schedule cannot be written: {error.strerror}") from error
     return path
 
 
-def _calibrated(machine: System, runs: Sequence[Path]) -> tuple[System, tuple[str, ...]]:
-    """The system as the runs' event logs show it, and what was fitted, in words."""
+def _calibrated(machine: System, runs: Sequence[Path], config: RunConfig) -> tuple[System, Calibration | None]:
+    """The system as the event logs of the config's small runs show it, and what was fitted."""
     if not runs:
-        return machine, ()
+        return machine, None
     from hpcvideo.scaling.measure.run_log import read_run_log
     from hpcvideo.scaling.model.calibrate import calibrate
 
-    fit = calibrate([read_run_log(run) for run in runs], machine)
-    return fit.system, tuple(fit.words)
+    fit = calibrate([read_run_log(run) for run in runs], machine, config)
+    return fit.system, fit
 
 
 def _videos(text: str | None) -> tuple[int, int] | None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as TerminalTable
 
+from hpcvideo.cli.progress import FILE_WIDTH
 from hpcvideo.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
     from hpcvideo.scaling.measure.flops import Peak
     from hpcvideo.scaling.report.report import Report
     from hpcvideo.scaling.report.table import Table
+
+_GAP = 2  # columns between two columns of a table
+_MARGIN = 2  # and outside of them
 
 
 def report_command(
@@ -73,9 +79,10 @@ def _report(
     if as_json:
         typer.echo(json.dumps(report_json(report), indent=2, allow_nan=False))
         return
-    console = Console()
-    console.print(_speed(report.study))
-    console.print(_whole_runs(report))
+    console = _console()
+    kind = report.study.kind
+    _print_table(console, _speed(report.study, console.width), "one scale" if kind == "single" else f"{kind} scaling")
+    _print_table(console, _whole_runs(report), "what binds, and whole runs")
     console.print(escape(headline(report)))
     for warning in report.study.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}")
@@ -96,6 +103,7 @@ def _compare(runs: list[Path], out: Path, skip: float | None, as_json: bool) -> 
         write_comparison,
     )
     from hpcvideo.scaling.report.write import PAGE
+    from hpcvideo.scaling.table_columns import NARROW
 
     if len(runs) != 2:
         raise InputError(f"--compare takes two runs or folders of runs, before and after; {len(runs)} are given")
@@ -104,9 +112,12 @@ def _compare(runs: list[Path], out: Path, skip: float | None, as_json: bool) -> 
     if as_json:
         typer.echo(json.dumps(comparison_json(report), indent=2, allow_nan=False))
         return
-    console = Console()
+    console = _console()
     for pair in report.comparison.pairs:
-        console.print(_table(step_table(pair), pair_words(pair)))
+        console.print(f"{escape(pair_words(pair))}.")
+        _print_table(console, _verdict_first(step_table(pair)) if console.width < NARROW else step_table(pair))
+        for word in pair.words:
+            console.print(f"[yellow]note:[/] {escape(word)}")
     for word in report.comparison.words:
         console.print(f"[yellow]note:[/] {escape(word)}")
     console.print(f"comparison: {escape(str(out / PAGE))}", soft_wrap=True)
@@ -145,70 +156,89 @@ def _peaks(system: str | None, fp32: float | None, sixteen_bits: float | None) -
     return peaks
 
 
-def _speed(study: Study) -> TerminalTable:
-    from hpcvideo.scaling.report.number_text import three_figures
+def _console() -> Console:
+    """As wide as the terminal, or as COLUMNS says; a file has FILE_WIDTH."""
+    return Console(width=shutil.get_terminal_size((FILE_WIDTH, 24)).columns)
 
-    shown = _empty("one scale" if study.kind == "single" else f"{study.kind} scaling")
-    for heading in ("ranks", "nodes", "batch", "runs", "step, ms", "clips/s", "95 % CI", "efficiency"):
-        shown.add_column(heading, justify="right", no_wrap=True)
-    if study.node_base is not None:
-        shown.add_column("to a node", justify="right", no_wrap=True)
-    if study.modelled is not None:
-        shown.add_column("modelled", justify="right", no_wrap=True)
+
+def _speed(study: Study, width: int) -> Table:
+    """Few columns where lines are short; the page has all."""
+    from hpcvideo.scaling.report.number_text import three_figures
+    from hpcvideo.scaling.report.table import NONE, Cell, Column, Table
+    from hpcvideo.scaling.table_columns import NARROW
+
+    headings = ["ranks", "nodes", "batch", "runs", "step, ms", "median, ms", "clips/s", "efficiency", "to a node"]
+    headings += ["modelled", "95 % CI, clips/s"]  # the range last: it goes below the others first
+    absent = {"to a node"} if study.node_base is None else set()
+    absent |= {"modelled"} if study.modelled is None else set()
+    absent |= {"runs", "median, ms"} if width < NARROW else set()
+    rows = []
     for index, scale in enumerate(study.scales):
         interval = scale.throughput_interval
-        cells = [
-            str(scale.ranks),
-            str(scale.nodes),
-            str(scale.global_batch),
-            str(len(scale.repeats)),
-            three_figures(1000 * scale.step_seconds),
-            three_figures(scale.throughput),
-            f"{three_figures(interval.low)}–{three_figures(interval.high)}" if interval else "–",
-            f"{scale.efficiency:.1%}",
-        ]
-        if study.node_base is not None:
-            cells.append("–" if scale.node_efficiency is None else f"{scale.node_efficiency:.1%}")
-        if study.modelled is not None:
-            cells.append(three_figures(study.modelled.scales[index].throughput))
-        shown.add_row(*cells)
-    return shown
+        told = {
+            "ranks": str(scale.ranks),
+            "nodes": str(scale.nodes),
+            "batch": str(scale.global_batch),
+            "runs": str(len(scale.repeats)),
+            "step, ms": three_figures(1000 * scale.step_seconds),
+            "median, ms": three_figures(1000 * scale.median_step_seconds),
+            "clips/s": three_figures(scale.throughput),
+            "95 % CI, clips/s": f"{three_figures(interval.low)}–{three_figures(interval.high)}" if interval else NONE,
+            "efficiency": f"{scale.efficiency:.1%}",
+            "to a node": NONE if scale.node_efficiency is None else f"{scale.node_efficiency:.1%}",
+            "modelled": NONE if study.modelled is None else three_figures(study.modelled.scales[index].throughput),
+        }
+        rows.append(tuple(Cell(told[heading]) for heading in headings if heading not in absent))
+    return Table(tuple(Column(heading) for heading in headings if heading not in absent), tuple(rows))
 
 
-def _whole_runs(report: Report) -> TerminalTable:
+def _whole_runs(report: Report) -> Table:
     from hpcvideo.scaling.report.number_text import duration, three_figures
+    from hpcvideo.scaling.report.table import NONE, Cell, Column, Table
 
-    shown = _empty("what binds, and whole runs")
-    shown.add_column("ranks", justify="right", no_wrap=True)
-    shown.add_column("binds", no_wrap=True)
-    for heading in ("time to train", "node-hours", "goodput", *([report.price.currency] if report.price else []), "MFU"):
-        if heading != "MFU" or report.utilisation:
-            shown.add_column(heading, justify="right", no_wrap=True)
+    columns = [Column("ranks"), Column("binds", True), Column("time to train"), Column("node-hours"), Column("goodput")]
+    columns += [Column(report.price.currency)] if report.price is not None else []
+    columns += [Column("MFU")] if report.utilisation else []
+    rows = []
     for index, (bottleneck, total) in enumerate(zip(report.bottlenecks, report.totals, strict=True)):
         cells = [
             str(total.ranks),
             f"{bottleneck.binds}, {bottleneck.shares[bottleneck.binds]:.0%}",
-            "–" if total.time_to_train_seconds is None else duration(total.time_to_train_seconds),
-            "–" if total.node_hours is None else three_figures(total.node_hours),
-            "–" if total.goodput is None else f"{total.goodput:.1%}",
+            NONE if total.time_to_train_seconds is None else duration(total.time_to_train_seconds),
+            NONE if total.node_hours is None else three_figures(total.node_hours),
+            NONE if total.goodput is None else f"{total.goodput:.1%}",
         ]
         if report.price is not None:
-            cells.append("–" if total.cost is None else three_figures(total.cost))
+            cells.append(NONE if total.cost is None else three_figures(total.cost))
         if report.utilisation:
             mfu = report.utilisation[index].mfu
-            cells.append("–" if mfu is None else f"{mfu:.2%}")
-        shown.add_row(*cells)
-    return shown
+            cells.append(NONE if mfu is None else f"{mfu:.2%}")
+        rows.append(tuple(map(Cell, cells)))
+    return Table(tuple(columns), tuple(rows))
 
 
-def _table(table: Table, title: str) -> TerminalTable:
-    shown = _empty(title)
-    for column in table.columns:
-        shown.add_column(column.heading, justify="left" if column.words else "right", no_wrap=True)
-    for row in table.rows:
-        shown.add_row(*(escape(cell.text) for cell in row))
-    return shown
+def _verdict_first(table: Table) -> Table:
+    """The columns in whose order percent and p value go below the others where not all fit."""
+    from hpcvideo.scaling.report.table import Table
+
+    columns = (*table.columns[:-3], table.columns[-1], *table.columns[-3:-1])
+    return Table(columns, tuple((*row[:-3], row[-1], *row[-3:-1]) for row in table.rows), table.title)
 
 
-def _empty(title: str) -> TerminalTable:
-    return TerminalTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+def _print_table(console: Console, table: Table, title: str = "") -> None:
+    """The columns beside each other as far as they fit, the others below them with the first one again."""
+    from hpcvideo.scaling.table_columns import column_groups
+
+    columns = [(column, [row[place].text for row in table.rows]) for place, column in enumerate(table.columns)]
+    widths = [max(cell_len(text) for text in (column.heading, *texts)) for column, texts in columns]
+    for number, places in enumerate(column_groups(widths, console.width - _MARGIN, _GAP)):
+        shown = TerminalTable(
+            title=escape(title) if title and not number else None, title_justify="left", box=box.SIMPLE_HEAD,
+            pad_edge=False, collapse_padding=True,
+        )  # fmt: skip
+        for place in places:
+            column = columns[place][0]
+            shown.add_column(escape(column.heading), justify="left" if column.words else "right", no_wrap=True)
+        for row in table.rows:
+            shown.add_row(*(escape(row[place].text) for place in places))
+        console.print(shown)

@@ -59,8 +59,10 @@ class AnchorResult:
             "unit": self.anchor.unit,
             "error": self.error,
             "inside": self.inside,
-            "fitted": self.anchor.fitted,
+            "fitted": self.anchor.fitted is not None,
+            "fitted_as": self.anchor.fitted,
             "fitted_on": self.anchor.fitted_on,
+            "variant_of": self.anchor.variant_of,
             "system": self.anchor.setting.system,
             "given": self.anchor.given,
             "source": self.anchor.source,
@@ -75,6 +77,11 @@ class Validation:
     results: tuple[AnchorResult, ...]
     not_predicted: tuple[NotPredicted, ...]
     explanations: tuple[Explanation, ...]
+
+    @property
+    def unfitted(self) -> tuple[AnchorResult, ...]:
+        """Those to which nothing was fitted, each published number once."""
+        return tuple(one for one in self.results if one.anchor.fitted is None and one.anchor.variant_of is None)
 
     def as_json(self) -> dict[str, Any]:
         """{anchors, not_predicted, explanations}."""

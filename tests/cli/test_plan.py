@@ -72,6 +72,27 @@ def test_the_terminal_is_told_the_answer_the_scales_and_what_would_move_it() -> 
         assert words in answer.stdout, words
 
 
+@pytest.mark.parametrize(
+    ("arguments", "columns"),
+    [
+        ((SHIPPED, "--system", "summit", "--nodes", "1,64", "--target", "1h"), 80),
+        ((SHIPPED, "--system", "summit", "--nodes", "64"), 120),
+        (("--validate",), 80),
+    ],
+)
+def test_lines_fit_the_terminal_and_nothing_is_cut(
+    arguments: tuple[str, ...], columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    in_process("plan", *arguments)
+    told = capsys.readouterr().out
+    assert max(map(len, told.splitlines())) <= columns
+    assert "…" not in told and "..." not in told
+    headings = ("5 to 95 %", "fitted") if "--validate" in arguments else ("time to train", "node-hours", "holds back")
+    for heading in headings:
+        assert heading in told, heading
+
+
 def test_shards_that_are_here_and_settings_are_taken(
     config_values: dict[str, Any], write_config: Callable[[dict[str, Any]], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,6 +121,34 @@ def test_small_runs_calibrate_a_plan(tmp_path: Path, capsys: pytest.CaptureFixtu
         told["scales"][0]["step_seconds"]["high"] / told["scales"][0]["step_seconds"]["low"] for told in (before, after)
     ]
     assert widths[1] < widths[0]
+
+
+def test_a_method_on_units_is_drawn_as_it_is_dealt_to_ranks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = small_config(
+        name="chain",
+        method={"name": "sideways", "stages": 2, "placement": [["conv1", "head"], ["conv2", "conv3"]]},
+        model={
+            "name": "unit_vgg", "frames": 12, "options": {"convolutions": 3, "dense": 0, "pools": 2, "width": 8},
+        },
+    ).resolved()  # fmt: skip
+    config = tmp_path / "chain.yaml"
+    config.write_text(yaml.safe_dump(content))
+    arguments = ("plan", config, "--system", "laptop", "--nodes", "2", "--set", "recipe.global_batch=4")
+    in_process(*arguments, "--timeline", tmp_path / "units.svg")
+    assert f"schedule: {tmp_path / 'units.svg'}" in capsys.readouterr().out
+    svg = (tmp_path / "units.svg").read_text()
+    assert "rank 0: conv1, head" in svg and "rank 1: conv2 to conv3" in svg
+    assert "12 steps" in svg and "counted operations" in svg
+    # conv3 reads frame 1 at step 3 and its first gradient comes at step 5: of 12 frames 10 forwards and 8 backwards, and
+    # conv2 has 11 and 7; ranks keep these apart, boxes of one rank do not.
+    boxes = re.findall(r'<rect class="(\w+)" [^>]*y="(\d+)"[^>]*><title>', svg)
+    rows = sorted({int(y) for kind, y in boxes if kind == "forward"})
+    counts = [[boxes.count((kind, str(row))) for kind in ("forward", "backward")] for row in rows]
+    assert counts == [[12 + 9, 6 + 9], [11 + 10, 7 + 8]]
+    with pytest.raises(InputError, match="draws the schedule of units"):
+        in_process(*arguments, "--videos", "4096")
+    with pytest.raises(InputError, match="no times to train are planned; give --timeline without"):
+        in_process(*arguments, "--timeline", tmp_path / "units.svg", "--target", "1h")
 
 
 def test_validation_is_told_as_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,7 +38,17 @@ def test_every_anchor_has_a_source_and_says_what_the_model_was_given() -> None:
 def test_an_anchor_that_others_are_fitted_on_says_that_it_was_used_for_fitting() -> None:
     for anchor in ANCHORS:
         if anchor.fitted_on is not None:
-            assert BY_NAME[anchor.fitted_on].fitted and not anchor.fitted
+            assert BY_NAME[anchor.fitted_on].fitted is not None and anchor.fitted is None
+
+
+def test_a_number_of_a_system_that_was_fitted_to_an_anchor_names_it_and_others_only_scale() -> None:
+    scaling = {anchor.fitted_on for anchor in ANCHORS}
+    for anchor in ANCHORS:
+        named = [one.source for one in load_system(anchor.setting.system).estimates.values() if anchor.name in one.source]
+        if anchor.fitted in ("value", "bound"):
+            assert named, anchor.name
+        elif anchor.fitted == "scale":
+            assert anchor.name in scaling
 
 
 def test_the_answer_is_json_with_published_range_and_whether_it_was_fitted() -> None:
@@ -57,6 +67,29 @@ def test_the_256_node_run_is_predicted_within_a_factor_of_two_that_holds_14_minu
     assert result["high"] <= 2 * result["low"]
     assert result["low"] <= 14 * 60 + 13 <= result["high"]
     assert not result["fitted"]
+
+
+def test_the_256_node_run_is_also_told_without_the_loaders_cost_and_counted_once() -> None:
+    plain = BY_NAME["tsm_summit_256_loader_kept"]
+    assert plain.variant_of == MANY.name and plain.published == MANY.published
+    own = load_system("summit").estimates["epoch_seconds"]
+    assert replace(plain.setting, numbers=MANY.setting.numbers) == MANY.setting and not plain.setting.numbers
+    cost = MANY.setting.numbers["epoch_seconds"]
+    results = predicted(ONE, MANY, plain)
+    gap = results[MANY.name]["predicted"] - results[plain.name]["predicted"]
+    # 100 epochs; the median of what an epoch costs more lies between the likely values' and the high ends' difference.
+    assert 100 * (cost.value - own.value) < gap < 100 * (cost.high - own.low)
+    counted = [one.anchor.name for one in validate([ONE, MANY, plain], DRAWS).unfitted]
+    assert counted == [MANY.name]
+    text = validation_text(validate([ONE, MANY, plain], DRAWS))
+    assert "1 of 1 published numbers" in text and f"{plain.name} tells {MANY.name} again" in text
+
+
+def test_an_epochs_cost_of_the_256_node_run_is_measured_by_others_and_told() -> None:
+    cost = MANY.setting.numbers["epoch_seconds"]
+    for issue in ("temporal-shift-module issue 127", "metatrain pull request 1271", "mmaction issue 199"):
+        assert issue in cost.source
+    assert f"{cost.value:g} s an epoch ({cost.low:g} to {cost.high:g})" in MANY.given
 
 
 def test_the_published_256_node_number_does_not_change_its_prediction() -> None:
@@ -82,7 +115,7 @@ def test_the_systems_own_efficiency_has_no_part_in_what_is_fitted_on_a_run() -> 
 
 
 def test_an_anchor_fitted_on_itself_gives_its_own_number() -> None:
-    twin = replace(ONE, name="twin", fitted_on=ONE.name, fitted=False)
+    twin = replace(ONE, name="twin", fitted_on=ONE.name, fitted=None)
     result = predicted(ONE, twin)["twin"]
     for key in ("low", "predicted", "high"):
         assert result[key] == pytest.approx(ONE.published, rel=1e-6)
@@ -121,6 +154,15 @@ def test_the_text_has_every_anchor_and_calls_a_miss_a_miss() -> None:
     assert "14:13" in text and "49:55:00" in text
     assert "on tsm_summit_1_node" in text and "arXiv 1910.00932" in text
     assert "After the fact" in text
+    assert "0 of 2 published" in text or "1 of 2 published" in text
+    assert "missed: tsm_v100_step" in " ".join(text.split())
+
+
+def test_a_number_that_only_a_bound_was_fitted_to_is_not_called_fitted() -> None:
+    bound, scale = BY_NAME["resnet50_v100_fp32"], BY_NAME["resnet50_v100_16bit"]
+    text = validation_text(validate([ONE, bound, scale], DRAWS), 200)
+    ends = {line.split()[0]: line for line in text.splitlines() if line.startswith(("resnet50", ONE.name))}
+    assert ends[bound.name].endswith("a bound") and ends[scale.name].endswith("as scale") and ends[ONE.name].endswith("yes")
 
 
 def test_a_clock_counts_hours_only_where_there_are_some() -> None:

@@ -61,7 +61,7 @@ def stop_in_the_middle(source: Path, out: Path, ranks: int | None, number: signa
     deadline = time.monotonic() + 60
     # A rank takes its second video when its worker has read the first one's file and reads another.
     seen: set[str] = set()
-    while len(seen) < 3 * (ranks or 1):
+    while len(seen) < 2 * (ranks or 1) + 1:
         assert build.poll() is None
         assert time.monotonic() < deadline
         for child in psutil.Process(build.pid).children(recursive=True):

@@ -28,7 +28,7 @@ Write = Callable[[dict[str, Any]], Path]
         ("recipe.global_batch=9", 2, r"global_batch = 9 is not divisible by 2 ranks; use 8 or 10"),
         ("task.num_classes=4", 1, r"3 label names, but task.num_classes = 4"),
         ("task.name=guessing", 1, r"task.name = 'guessing' is unknown"),
-        ("method.name=guessing", 1, r"method.name = 'guessing' is unknown; known are end_to_end"),
+        ("method.name=guessing", 1, r"method.name = 'guessing' is unknown; known are bp, delayed, end_to_end, pipeline"),
         ("method.speed=2", 1, r"method.speed: method end_to_end has no such option"),
         ("model.name=resnet", 1, r"no model 'resnet'"),
         ("model.options.depth=3", 1, r"model.options.depth"),

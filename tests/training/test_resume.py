@@ -79,7 +79,7 @@ def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bits(confi
 
 
 def test_torchrun_and_mpiexec_train_to_the_same_bits(config: Path, tmp_path: Path) -> None:
-    run_hpcvideo("train", config, "--run", tmp_path / "mpiexec", ranks=2)
+    run_hpcvideo("train", config, "--run", tmp_path / "mpiexec", ranks=2, launched=True)
     torchrun = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node", "2"]
     subprocess.run(
         [*torchrun, "-m", "--", "hpcvideo", "train", str(config), "--run", str(tmp_path / "torchrun")],

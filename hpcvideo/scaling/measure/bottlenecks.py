@@ -35,9 +35,9 @@ class ScaleBottleneck:
 
     seconds, shares: by name of BOTTLENECKS; shares add up to 1. binds: the longest of the three. lost_seconds: by name, what
     each takes beyond ideal scaling from the study's base (negative: less); they add up to the step less the ideal one.
-    holds_back: the largest loss, None at the base and where the step is as fast as ideal. waiting_for_ranks_seconds: how
-    much longer the mean rank is in communication_exposed than the last to arrive: waiting for slower ranks, not for the
-    network.
+    holds_back: the largest loss, None at the base and where the step is as fast as ideal; held_back_by: the same in words,
+    which say of computation why it can take longer than ideal. waiting_for_ranks_seconds: how much longer the mean rank is
+    in communication_exposed than the last to arrive: waiting for slower ranks, not for the network.
     """
 
     ranks: int
@@ -48,6 +48,7 @@ class ScaleBottleneck:
     binds: str
     lost_seconds: Mapping[str, float]
     holds_back: str | None
+    held_back_by: str | None
     waiting_for_ranks_seconds: float
 
 
@@ -73,6 +74,7 @@ def bottlenecks(study: Study) -> tuple[ScaleBottleneck, ...]:
                 binds=max((name for name in BOTTLENECKS if name != "other"), key=seconds.__getitem__),
                 lost_seconds=lost,
                 holds_back=largest if behind else None,
+                held_back_by=_in_words(largest, scale, study.base, ideal) if behind else None,
                 waiting_for_ranks_seconds=_waiting_for_ranks(scale),
             )
         )
@@ -81,6 +83,17 @@ def bottlenecks(study: Study) -> tuple[ScaleBottleneck, ...]:
 
 def _by_bottleneck(scale: Scale) -> dict[str, float]:
     return {name: math.fsum(scale.phase_seconds[phase] for phase in phases) for name, phases in BOTTLENECKS.items()}
+
+
+def _in_words(largest: str, scale: Scale, base: Scale, ideal: float) -> str:
+    """Computing takes longer than ideal by being slower, not by being more: every rank has its share of the clips."""
+    if largest != "computation":
+        return largest
+    lost = {phase: scale.phase_seconds[phase] - ideal * base.phase_seconds[phase] for phase in BOTTLENECKS[largest]}
+    if lost["optimizer"] > lost["forward"] + lost["backward"]:
+        return "the optimizer, slowed or as long for fewer clips"
+    fewer = "" if math.isclose(ideal, 1.0) else "another batch a rank, "
+    return f"computation slowed ({fewer}exchange beside it, shared cores)"
 
 
 def _waiting_for_ranks(scale: Scale) -> float:

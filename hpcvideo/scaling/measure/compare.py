@@ -193,7 +193,8 @@ def _by_scale(runs: Sequence[RunMeasurement]) -> dict[Key, list[RunMeasurement]]
 
 
 def _scale_words(key: Key) -> str:
-    return f"{key[0]} ranks on {key[1]} {'node' if key[1] == 1 else 'nodes'} with a batch of {key[2]}"
+    ranks, nodes = (noun if count == 1 else f"{noun}s" for count, noun in zip(key, ("rank", "node"), strict=False))
+    return f"{key[0]} {ranks} on {key[1]} {nodes} with a batch of {key[2]}"
 
 
 def _part(record: StepRecord, part: str) -> float:

@@ -41,8 +41,13 @@ class Scale:
 
     @property
     def step_seconds(self) -> float:
-        """Seconds of one step at the median throughput."""
+        """Seconds of one mean step at the median throughput over repeats."""
         return self.global_batch / self.throughput
+
+    @property
+    def median_step_seconds(self) -> float:
+        """Seconds of the usual step: the median over repeats of each one's median step."""
+        return statistics.median(repeat.median_step_seconds for repeat in self.repeats)
 
     @property
     def step_interval(self) -> Interval | None:

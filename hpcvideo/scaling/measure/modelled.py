@@ -12,8 +12,8 @@ from hpcvideo.scaling.measure.intervals import Interval
 class ModelledScale:
     """One scale as the model has it. Times are seconds of one step.
 
-    parts: by name of STEP_PHASES, adding up to step_seconds. step_range: 5 to 95 % of the model's draws, None for a model
-    without ranges.
+    parts: by name of STEP_PHASES, adding up to step_seconds. step_range: 5 to 95 % of the model's draws or fits, None
+    where it was fitted and for a model without ranges.
     """
 
     ranks: int

@@ -22,6 +22,9 @@ STEP_PHASES = (*(phase for phase in PHASES if phase not in OUTSIDE_STEP), "other
 MOST_DRIFT = 0.1
 """A steady window whose halves differ by more is told."""
 
+MOST_STALLS = 1.05
+"""A mean step that is longer than this times the median step is told: a few steps are far longer than the others."""
+
 LINES_OF_A_HALF = 4
 """Fewer lines in a half of the window say nothing of a drift."""
 
@@ -36,9 +39,11 @@ class RunMeasurement:
     windows: tuple[StretchWindow, ...]
     """What each of its stretches keeps."""
     throughput: float
-    """Clips a second: global batch over the median step."""
+    """Clips a second: the clips of all steps in the window over the wall time of these steps, stalls included."""
     step_seconds: float
-    """Median over steps of the slowest rank's wall time."""
+    """Mean over steps of the slowest rank's wall time."""
+    median_step_seconds: float
+    """Median over steps of the same: the usual step, which does not see what happens every twentieth time."""
     step_mean_seconds: float
     """Mean over steps and ranks: the length of the phase stack."""
     phase_seconds: Mapping[str, float]
@@ -69,7 +74,8 @@ def measure_run(run: RunLog, window: SteadyWindow) -> RunMeasurement:
             "state, at least 2 are needed; train more steps or log more often"
         )
     weights = [record.steps for record in steady]
-    step_seconds = weighted_median([record.step_seconds.max for record in steady], weights)
+    slowest = [record.step_seconds.max for record in steady]
+    step_seconds, median = weighted_mean(slowest, weights), weighted_median(slowest, weights)
     drift = _drift(steady)
     words = list(run.oddities)
     if abs(drift) > MOST_DRIFT and len(steady) >= 2 * LINES_OF_A_HALF:
@@ -77,12 +83,18 @@ def measure_run(run: RunLog, window: SteadyWindow) -> RunMeasurement:
             f"its steps become {'slower' if drift > 0 else 'faster'} within the steady window: the second half takes "
             f"{abs(drift):.0%} {'more' if drift > 0 else 'less'} than the first"
         )
+    if step_seconds > MOST_STALLS * median:
+        words.append(
+            f"its mean step takes {step_seconds / median - 1:.0%} more than its median step: some steps are far longer "
+            "than the others, as where a loader stalls now and then; throughput counts them"
+        )
     return RunMeasurement(
         run=run,
         steady=tuple(steady),
         windows=windows,
         throughput=run.global_batch / step_seconds,
         step_seconds=step_seconds,
+        median_step_seconds=median,
         step_mean_seconds=weighted_mean([record.step_seconds.mean for record in steady], weights),
         phase_seconds=phase_means(steady),
         spread=rank_spread(steady, run.nodes, len(run.stragglers)),

@@ -32,8 +32,10 @@ def study_warnings(kind: str, measurements: Sequence[RunMeasurement]) -> Iterabl
         yield "All runs are at one scale: throughput is measured, scaling is not."
     if smallest > 1:
         yield f"There is no run on one rank: efficiency is relative to {smallest} ranks."
-    if len({run.config_digest for run in runs}) > 1:
-        changed = "; ".join(changed_settings(runs)) or "their config.yaml do not tell where"
+    changed = "; ".join(changed_settings(runs, kind))
+    explained = kind == "weak" and not changed and all(run.settings for run in runs)
+    if len({run.config_digest for run in runs}) > 1 and not explained:
+        changed = changed or "their config.yaml do not tell where"
         yield f"The runs have different configs and are compared all the same. They differ in: {changed}."
     for what, values in (
         ("frames of a clip", {str(run.frames) for run in runs}),
@@ -56,10 +58,12 @@ def study_warnings(kind: str, measurements: Sequence[RunMeasurement]) -> Iterabl
             yield f"{measurement.run.label}: {word}."
 
 
-def changed_settings(runs: Sequence[RunLog]) -> Iterable[str]:
-    """`key = value | value ...` for each setting but the name that is not the same in all runs that keep their config."""
+def changed_settings(runs: Sequence[RunLog], kind: str = "") -> Iterable[str]:
+    """`key = value | value ...` for each setting but the name that is not the same in all runs that keep their config; in
+    weak scaling the global batch differs by what is measured."""
+    expected = {"name", *(["recipe.global_batch"] if kind == "weak" else [])}
     known = [run.settings for run in runs if run.settings]
-    for key in sorted(set().union(*known) - {"name"}):
+    for key in sorted(set().union(*known) - expected):
         values = list(dict.fromkeys(settings.get(key, "(absent)") for settings in known))
         if len(values) > 1:
             yield f"{key} = {' | '.join(values)}"

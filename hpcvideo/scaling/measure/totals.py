@@ -15,7 +15,8 @@ from hpcvideo.scaling.measure.intervals import Interval, confidence_interval
 DEFINITION = (
     "Time to train is the wall time of a run that did its whole recipe, all its starts together, from the start of the "
     "batch script (or process) to the last line, evaluations, checkpoints and repeated steps included and the time between "
-    "jobs not. With staging, as MLPerf HPC counts it, unless it says without. Node-hours are nodes x time to train."
+    "jobs not: the time to finish the recipe, and not to reach an accuracy. Staging is counted, as in MLPerf HPC, unless it "
+    "says without; start-up, which MLPerf HPC does not time, is in. Node-hours are nodes x time to train."
 )
 """How `totals` counts, in words for a report."""
 

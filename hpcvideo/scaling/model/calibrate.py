@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcvideo.config import load_config
+from hpcvideo.config import RunConfig, load_config
 from hpcvideo.errors import InputError
 from hpcvideo.runs import RunDirectory
 from hpcvideo.scaling.measure.efficiency import Scale, SteadyWindow, measure_run, study
@@ -38,6 +38,14 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "other": ("other",),
 }
 """What is compared: name -> parts of the model's step (and phases of the log), added up."""
+
+_PRODUCTS: Mapping[str, set[str]] = {
+    "collective_efficiency": {"inter_bandwidth", "intra_bandwidth"},
+    "gpu_peak_fp32": {"compute_efficiency_fp32"},
+    "gpu_peak_16bit": {"compute_efficiency_16bit"},
+    "gpu_memory_bandwidth": {"memory_efficiency"},
+}
+"""Numbers that count only in a product with others: where these are fitted, their own doubt is in the fit already."""
 
 _NOISE = 0.01  # of a step: what a part is off at least, however well the model fits
 _MOST_ERROR = 0.5  # of a logarithm: a number less certain than by a factor of 1.65 counts as not determined
@@ -73,20 +81,28 @@ class Calibration:
     words: tuple[str, ...]
 
 
-def calibrate(runs: Sequence[RunLog], system: System) -> Calibration:
+def calibrate(runs: Sequence[RunLog], system: System, planned: RunConfig | None = None) -> Calibration:
     """The system with its numbers fitted to the steady steps of the runs.
 
-    Raises InputError where there is no run, one keeps no config.yaml, or nothing at all can be determined.
+    planned: what will be predicted with it. How much of the peak kernels reach is the model's and the precision's own, so
+    runs of others are refused. Raises InputError for these, where there is no run, one keeps no config.yaml, or nothing at
+    all can be determined.
     """
     if not runs:
         raise InputError("--calibrate: no run to calibrate with; give the directories of finished runs")
     window = SteadyWindow()
     scales = study([measure_run(run, window) for run in runs], window).scales
     jobs = [job_of(scale.repeats[0].run) for scale in scales]
+    if planned is not None:
+        for scale, job in zip(scales, jobs, strict=True):
+            _check_same(scale.repeats[0].run, job.config, planned)
     measured = [_measured(scale) for scale in scales]
     fitted: dict[str, Estimate] = {}
     undetermined: dict[str, str] = {}
-    for key, told in (("rank_sigma", rank_sigma(runs)), ("epoch_seconds", epoch_seconds(runs))):
+    scatter = rank_sigma(runs)
+    if isinstance(scatter, Estimate):
+        scatter = _beside_differences(scatter, system.estimates["rank_sigma"])
+    for key, told in (("rank_sigma", scatter), ("epoch_seconds", epoch_seconds(runs))):
         if isinstance(told, Estimate):
             fitted[key] = told
         else:
@@ -114,12 +130,25 @@ def calibrate(runs: Sequence[RunLog], system: System) -> Calibration:
     fitted |= {key: _estimate(key, value, found.errors[key], source) for key, value in found.values.items()}
     undetermined |= {key: words for key, (_, words) in dropped.items()}
     changes = {**fitted, **{key: estimate for key, (estimate, _) in dropped.items() if estimate is not None}}
-    if "inter_bandwidth" in fitted or "intra_bandwidth" in fitted:
-        held = "held at the system's value: the logs determine only its product with the bandwidths"
-        changes["collective_efficiency"] = Estimate.known(base["collective_efficiency"], held)
+    for key, partners in _PRODUCTS.items():
+        if partners & changes.keys():
+            held = f"held at the system's value: logs determine only its product with {' and '.join(sorted(partners))}"
+            changes[key] = Estimate.known(base[key], held)
     calibrated = replace(system.with_estimates(changes), name=f"{system.name}-calibrated")
     rows = tuple(_rows(scales, jobs, measured, calibrated.values))
     return Calibration(calibrated, fitted, undetermined, rows, tuple(_words(scales, fitted, undetermined, rows)))
+
+
+def not_reached(found: Calibration, jobs: Sequence[Job]) -> str | None:
+    """One sentence about the numbers that these jobs depend on and the runs of a calibration did not determine."""
+    needed = [*_free(jobs, found.system.values), "rank_sigma"]
+    missing = [key for key in needed if key not in found.fitted and key != "step_overhead"]
+    if not missing:
+        return None
+    return (
+        f"--calibrate: the runs do not determine {', '.join(missing)}, on which this plan rests too; there the system's own "
+        "numbers and bounds stand."
+    )
 
 
 def job_of(run: RunLog) -> Job:
@@ -132,8 +161,32 @@ def job_of(run: RunLog) -> Job:
     return job_at(config, run.nodes, run.ranks_per_node, data, run.global_batch)
 
 
+def _check_same(run: RunLog, trained: RunConfig, planned: RunConfig) -> None:
+    """InputError where a run's kernels are not those of the plan."""
+    same = trained.model.name == planned.model.name and _efficiency_key(trained) == _efficiency_key(planned)
+    if not same:
+        raise InputError(
+            f"--calibrate {run.path}: trained {trained.model.name} in {trained.recipe.precision}, but the plan is of "
+            f"{planned.model.name} in {planned.recipe.precision}; give small runs of the planned config"
+        )
+
+
+def _efficiency_key(config: RunConfig) -> str:
+    return "compute_efficiency_fp32" if config.recipe.precision == "fp32" else "compute_efficiency_16bit"
+
+
+def _beside_differences(scatter: Estimate, system: Estimate) -> Estimate:
+    """rank_sigma from one rank's scatter over time, with the differences between GPUs, of which one rank tells nothing."""
+    value, low, high = (
+        min(1.0, math.hypot(own, between))
+        for own, between in ((scatter.value, system.value), (scatter.low, system.low), (scatter.high, system.high))
+    )
+    source = f"{scatter.source}, and the system's own for differences between GPUs, added as root of squares"
+    return Estimate(value, low, high, source)
+
+
 def _measured(scale: Scale) -> dict[str, float]:
-    """Seconds by name of PARTS, brought to the scale's median step."""
+    """Seconds by name of PARTS, brought to the scale's step, which is the slowest rank's."""
     phases = scale.phase_seconds
     shrunk = scale.step_seconds / math.fsum(phases.values())
     return {name: shrunk * math.fsum(phases.get(part, 0.0) for part in parts) for name, parts in PARTS.items()}
@@ -146,9 +199,10 @@ def _grouped(step: StepParts) -> dict[str, float]:
 
 def _free(jobs: Sequence[Job], base: Mapping[str, float]) -> dict[str, float]:
     """The numbers that jobs like these can depend on, and the system's values of them."""
-    keys = sorted({"compute_efficiency_fp32" if job.precision == "fp32" else "compute_efficiency_16bit" for job in jobs})
-    keys += ["inter_bandwidth"] * any(job.nodes > 1 for job in jobs)
-    keys += ["intra_bandwidth"] * any(job.ranks_per_node > 1 for job in jobs)
+    keys = sorted({_efficiency_key(job.config) for job in jobs})
+    nodes, ranks_per_node = max(job.nodes for job in jobs), max(job.ranks_per_node for job in jobs)
+    keys += ["inter_bandwidth"] * (nodes > 1)
+    keys += ["intra_bandwidth"] * (ranks_per_node > 1)
     keys += ["memory_efficiency", "decode_frames_per_core", "host_to_device_bandwidth"]
     keys += ["overlap_slowdown"] * any(job.ranks > 1 for job in jobs)
     free = {key: base[key] for key in keys if base[key] > 0} | {"step_overhead": base.get("step_overhead") or _OVERHEAD}

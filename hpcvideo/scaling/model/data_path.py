@@ -46,6 +46,8 @@ class DataDemand:
 
     shared_*: of the parallel file system if all nodes read there; local_share: of the node's own disk if they read there.
     Shares are of what there is: above 1 the tier is too slow. opens_per_second: of files, were each frame a file.
+    reads_per_second: small ones at random places, over all nodes, one a frame as shards are read; reads_share: of those that
+    the parallel file system answers, None where the system does not say.
     """
 
     clips_per_second: float
@@ -54,9 +56,11 @@ class DataDemand:
     node_cores: float
     shared_bytes_per_second: float
     opens_per_second: float
+    reads_per_second: float
     cores_share: float
     local_share: float
     shared_share: float
+    reads_share: float | None
 
 
 def load_seconds(
@@ -73,7 +77,8 @@ def load_seconds(
 
     Decoding: frames / (decode_frames_per_core x cores), cores being the workers' (without workers, the ranks' own), as far
     as the node has them. Reading: bytes / bandwidth of the source, the parallel file system being shared by all nodes
-    evenly (min(pfs_node_read, pfs_read / nodes)). cached: share of the reads that the node's memory answers.
+    evenly (min(pfs_node_read, pfs_read / nodes)), and there no faster than it answers reads, one a frame. cached: share of
+    the reads that the node's memory answers.
     """
     frames = clips_per_node * facts.frames_per_clip
     core_seconds = frames / values["decode_frames_per_core"]
@@ -82,6 +87,8 @@ def load_seconds(
     if source != "memory":
         bandwidth = values["nvme_read"] if source == "local" else shared_bandwidth(nodes, values) / nodes
         read = (1 - cached) * clips_per_node * facts.clip_bytes / bandwidth
+    if source == "shared" and (most := values.get("pfs_reads_per_second")):
+        read = max(read, (1 - cached) * frames * nodes / most)
     return LoadSeconds(core_seconds / cores, read, core_seconds)
 
 
@@ -98,6 +105,7 @@ def data_demand(facts: DataFacts, clips_per_second: float, nodes: int, values: V
     frames = clips_per_second * facts.frames_per_clip
     node_bytes = clips_per_second / nodes * facts.clip_bytes
     cores = frames / nodes / values["decode_frames_per_core"]
+    most = values.get("pfs_reads_per_second")
     return DataDemand(
         clips_per_second=clips_per_second,
         node_frames_per_second=frames / nodes,
@@ -105,9 +113,11 @@ def data_demand(facts: DataFacts, clips_per_second: float, nodes: int, values: V
         node_cores=cores,
         shared_bytes_per_second=node_bytes * nodes,
         opens_per_second=frames,
+        reads_per_second=frames,
         cores_share=cores / values["cores_per_node"],
         local_share=node_bytes / values["nvme_read"],
         shared_share=node_bytes * nodes / shared_bandwidth(nodes, values),
+        reads_share=frames / most if most else None,
     )
 
 

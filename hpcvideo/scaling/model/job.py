@@ -171,7 +171,7 @@ def job_at(
     if config.method.name in UNIT_METHODS:
         raise InputError(
             f"method {config.method.name} computes in units whose layers a plan does not count; plan method end_to_end, or "
-            "measure it on a few ranks"
+            "measure it on a few ranks (`plan --timeline FILE.svg` draws the schedule of units that are dealt to ranks)"
         )
     split = split_over(config, nodes * ranks_per_node)
     config.recipe.batch_norm.statistic_ranks(split.data_parallel)

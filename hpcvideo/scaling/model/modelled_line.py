@@ -20,6 +20,8 @@ _PER_CLIP = ("to_device", "forward", "backward")
 _MOST_CHOICES = 1000
 _LEAST_SHARE = 0.02
 """An exchange that exposes less of a step than this is within the noise: it only tells how slow the network is at most."""
+LAST_BUCKET_BYTES = 2**20
+"""At most, as hpcvideo.methods.gradient_buckets has it; not imported, since a report does without torch."""
 _KINDS = {(False, False): "one rank", (True, False): "several ranks on a node", (True, True): "several nodes"}
 
 
@@ -63,8 +65,9 @@ def modelled_line(study: Study) -> ModelledLine | str:
 
     A step: to_device, forward and backward go with the clips of a rank; optimizer, other and pipeline_wait stay as they are
     at the fitted scale of the kind. data_wait is what loading, as long for a clip as there, takes beyond the rest. The
-    exchange moves 2 (n - 1) / n of the gradients over the bandwidth; what the last backward after its first bucket does not
-    cover, and at least one bucket, is exposed. Ranges are those over choices of one repeat at each fitted scale.
+    exchange moves 2 (n - 1) / n of the gradients over the bandwidth; what the last backward behind its first large bucket
+    does not cover, and at least the last bucket, is exposed. Ranges are those over choices of one repeat at each fitted
+    scale, 5 to 95 %; the fitted scales have none.
     """
     if len(study.scales) < 2:
         return "A modelled line needs runs at two scales at least."
@@ -85,7 +88,8 @@ def modelled_line(study: Study) -> ModelledLine | str:
     for scale in study.scales:
         at = _middle(scale)
         parts = _predict(fits, at)
-        steps = [math.fsum(_predict(chance, at).values()) for chance in chances] if len(chances) > 1 else []
+        predicted = scale.key != fitted[at.kind].key
+        steps = [math.fsum(_predict(chance, at).values()) for chance in chances] if predicted and len(chances) > 1 else []
         span = Interval(_quantile(steps, 0.05), _quantile(steps, 0.95)) if steps else None
         lines.append(ModelledScale(scale.ranks, scale.nodes, scale.global_batch, math.fsum(parts.values()), parts, span))
     keys = tuple(scale.key for scale in fitted.values())
@@ -95,7 +99,7 @@ def modelled_line(study: Study) -> ModelledLine | str:
 def _middle(scale: Scale) -> _Point:
     points = [_point(repeat) for repeat in scale.repeats]
     parts = {phase: statistics.fmean(point.parts[phase] for point in points) for phase in STEP_PHASES}
-    shrunk = scale.step_seconds / math.fsum(parts.values())  # parts are means, a scale's step is a median
+    shrunk = scale.step_seconds / math.fsum(parts.values())  # parts are of the mean rank, a scale's step of the slowest
     return replace(points[0], parts={phase: seconds * shrunk for phase, seconds in parts.items()})
 
 
@@ -123,9 +127,12 @@ def _fit(point: _Point) -> _Fit:
 
 def _exposed(speed: float, fitted: _Point, at: _Point) -> float:
     """Seconds of the exchange that backward, which takes as long for a clip as at the fitted point, does not cover."""
-    whole = 2 * (at.copies - 1) / at.copies * at.exchanged / speed
+    ring = 2 * (at.copies - 1) / at.copies / speed
     backward = fitted.parts["backward"] * at.clips / fitted.clips / at.accumulation
-    return max(whole / at.buckets, whole - backward * (1 - 1 / at.buckets))
+    # Between a small first and a small last bucket there are large ones, the first of which is full after its share.
+    large = max(1, at.buckets - 2)
+    last = min(LAST_BUCKET_BYTES, at.exchanged / at.buckets)
+    return max(ring * last, ring * at.exchanged - backward * (1 - 1 / large))
 
 
 def _predict(fits: Sequence[_Fit], at: _Point) -> dict[str, float]:

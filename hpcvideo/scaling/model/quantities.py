@@ -30,6 +30,7 @@ QUANTITIES: dict[str, Quantity] = {
     # Computing
     "gpu_peak_fp32": Quantity("FLOP/s", "peak of one GPU in 32 bit, as its libraries compute it by default", 1),
     "gpu_peak_16bit": Quantity("FLOP/s", "peak of one GPU in 16 bit (dense matrix units)", 1),
+    "bf16_units": Quantity("(1: yes)", "whether the matrix units take bf16, as V100's do not", 0, 1, required=False),
     "compute_efficiency_fp32": Quantity("of the peak", "what kernels bound by arithmetic reach of gpu_peak_fp32", 1e-6, 1.5),
     "compute_efficiency_16bit": Quantity("of the peak", "what they reach of gpu_peak_16bit", 1e-6, 1.5),
     "gpu_memory_bandwidth": Quantity("bytes/s", "peak of one GPU's memory", 1),
@@ -55,6 +56,9 @@ QUANTITIES: dict[str, Quantity] = {
     "pfs_read": Quantity("bytes/s", "the parallel file system, read, all nodes together", 1),
     "pfs_write": Quantity("bytes/s", "the parallel file system, written, all nodes together", 1),
     "pfs_node_read": Quantity("bytes/s", "the parallel file system, read by one node alone", 1),
+    "pfs_reads_per_second": Quantity(
+        "reads/s", "small reads at random places of the parallel file system, all nodes together", 1, required=False
+    ),
     # Ranks that differ
     "rank_sigma": Quantity("of a step", "relative standard deviation of a rank's own step time", 0, 1),
     "tail_probability": Quantity("a rank and step", "how often a step is a slow one: system noise, a late loader", 0, 1),

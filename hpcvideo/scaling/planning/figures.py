@@ -151,9 +151,12 @@ def _tiers(figure: Figure, plan: Plan) -> None:
             GREEN, [scale.demand.local_share if local else scale.demand.shared_share for scale in plan.scales],
         ),
     }  # fmt: skip
+    reads = [scale.demand.reads_share for scale in plan.scales]
+    if not local and None not in reads:
+        shares["reads of shared files"] = (SKY, [share or 0.0 for share in reads])
     axes.axhline(100, color=INK, linewidth=1.2)
     low = 1e-3
-    for (name, (colour, row)), marker in zip(shares.items(), "osD^", strict=True):
+    for (name, (colour, row)), marker in zip(shares.items(), "osD^v", strict=False):
         shown = [max(100 * share, 100 * low) if share > 0 else float("nan") for share in row]
         axes.plot(ranks, shown, color=colour, marker=marker, markersize=5, linewidth=1.3, label=name)
     set_rank_axis(axes, ranks)

@@ -12,6 +12,7 @@ from hpcvideo.errors import InputError
 from hpcvideo.scaling.model.estimate import Values
 from hpcvideo.scaling.model.job import Job, job_at
 from hpcvideo.scaling.model.prediction import Prediction, Range, predict, range_of
+from hpcvideo.scaling.planning.scales import half_precision
 from hpcvideo.scaling.planning.words import few_updates
 
 _LOCAL = "/local"
@@ -49,7 +50,8 @@ def what_would_move_it(prediction: Prediction, draws: Sequence[Values]) -> list[
 
     draws: those of the prediction. Changes that cannot be made (half a frame) are left out.
     """
-    moves = [move for change in _changes(prediction.job) if (move := _tried(change, prediction, draws)) is not None]
+    changes = _changes(prediction.job, half_precision(draws[0]))
+    moves = [move for change in changes if (move := _tried(change, prediction, draws)) is not None]
     return sorted(moves, key=lambda move: move.run_ratio.median)
 
 
@@ -78,7 +80,7 @@ def _tried(change: _Change, prediction: Prediction, draws: Sequence[Values]) -> 
     )
 
 
-def _changes(job: Job) -> Iterator[_Change]:
+def _changes(job: Job, half: str) -> Iterator[_Change]:
     config, batch = job.config, job.global_batch
     recipe, data = config.recipe, config.data
     micro = {"micro_batch": job.micro_batch}
@@ -88,7 +90,10 @@ def _changes(job: Job) -> Iterator[_Change]:
             values=lambda values: {"inter_bandwidth": 2 * values["inter_bandwidth"]},
         )  # fmt: skip
     if recipe.precision == "fp32":
-        yield _Change("16-bit arithmetic", "recipe.precision in 16 bits (AMP)", _with(config, recipe={"precision": "bf16"}))
+        yield _Change(
+            "16-bit arithmetic", f"recipe.precision={half} (AMP)", _with(config, recipe={"precision": half}),
+            note=f"recipe.precision={half}" + ("" if half == "bf16" else ", since these GPUs do not have bf16"),
+        )  # fmt: skip
     if job.exchange.wire == "fp32" and job.ranks > 1:
         yield _Change(
             "16-bit gradients", "method.wire: bf16",

@@ -34,6 +34,9 @@ BOTTLENECKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """The paper's three (arXiv 1910.00932), as the report groups them, and what the slowest rank takes beyond the mean."""
 
 
+_TIGHT = 0.85  # of a GPU's memory; assumed, as allocators often lose a tenth
+
+
 @dataclass(frozen=True)
 class ScalePlan:
     """One scale. Ranges are the median and 5 to 95 % of the draws; parts are means over draws, scaled to the median."""
@@ -159,7 +162,7 @@ def make_plan(
         effects=tuple(effects),
         draws=draws,
         calibration=tuple(calibration),
-        warnings=(*plan_warnings(jobs, system), *_failing(scales)),
+        warnings=(*plan_warnings(jobs, system), *_failing(scales), *_tight_memory(scales, system)),
     )
 
 
@@ -183,6 +186,17 @@ def _failing(scales: Sequence[ScalePlan]) -> Iterator[str]:
         yield (
             f"From {counted(bad[0].job.nodes, 'node')} on failures cost more than a fifth of the work; save more often: "
             "checkpoint.interval=auto."
+        )
+
+
+def _tight_memory(scales: Sequence[ScalePlan], system: System) -> Iterator[str]:
+    """A word where tensors leave little of a GPU's memory for what is not counted."""
+    tight, there = max(scales, key=lambda scale: scale.memory.total), system.values["gpu_memory"]
+    if tight.memory.total > _TIGHT * there:
+        yield (
+            f"On {counted(tight.job.nodes, 'node')} a GPU needs {tight.memory.total / 1e9:.1f} of {there / 1e9:.0f} GB, "
+            f"more than {_TIGHT:.0%}; what an allocator wastes and libraries work in is not counted, so it may run out of "
+            f"memory: try a step first, or use a recipe.micro_batch below {tight.job.micro_batch}."
         )
 
 

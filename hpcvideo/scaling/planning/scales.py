@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from hpcvideo.config import RunConfig
 from hpcvideo.errors import InputError
@@ -74,14 +75,28 @@ def _clips_of_the_name(config: RunConfig) -> tuple[int, str] | None:
 def jobs_at(
     config: RunConfig, system: System, nodes: Sequence[int], ranks_per_node: int, data: SetFacts, rule: BatchRule
 ) -> list[Job]:
-    """One job a scale. Raises InputError for what the system does not have, and as `job_at`."""
+    """One job a scale. Raises InputError as `check_system` and `job_at`."""
+    check_system(config, system, nodes, ranks_per_node)
+    return [_job(config, count, ranks_per_node, data, rule) for count in nodes]
+
+
+def check_system(config: RunConfig, system: System, nodes: Sequence[int], ranks_per_node: int) -> None:
+    """InputError where the system has fewer nodes or GPUs, or no bf16."""
     most, gpus = int(system.values["nodes"]), int(system.values["gpus_per_node"])
     for count in nodes:
         if count > most:
             raise InputError(f"--nodes {count}: a job on {system.name} has {most} nodes at most")
     if ranks_per_node > gpus:
         raise InputError(f"--ranks-per-node {ranks_per_node}: a node of {system.name} has {gpus} GPUs")
-    return [_job(config, count, ranks_per_node, data, rule) for count in nodes]
+    if config.recipe.precision == "bf16" and half_precision(system.values) != "bf16":
+        raise InputError(
+            f"recipe.precision = bf16: the matrix units of {system.name}'s GPUs do not take bf16; use recipe.precision=fp16"
+        )
+
+
+def half_precision(values: Values) -> Literal["bf16", "fp16"]:
+    """The 16-bit arithmetic to use on a system: bf16 unless its GPUs do not have it."""
+    return "bf16" if values.get("bf16_units", 1) else "fp16"
 
 
 def check_memory(job: Job, system: System) -> None:
@@ -90,8 +105,8 @@ def check_memory(job: Job, system: System) -> None:
     if needed > there:
         raise InputError(
             f"{job.config.name} on {job.nodes} x {job.ranks_per_node} ranks: a GPU needs {needed / 1e9:.1f} GB, one of "
-            f"{system.name} has {there / 1e9:.0f} GB; use a recipe.micro_batch below {job.micro_batch}, recipe.precision "
-            "bf16, method.zero, or more method.stages"
+            f"{system.name} has {there / 1e9:.0f} GB; use a recipe.micro_batch below {job.micro_batch}, "
+            f"recipe.precision {half_precision(system.values)}, method.zero, or more method.stages"
         )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpcvideo.scaling.model.prediction import Range
 from hpcvideo.scaling.model.quantities import QUANTITIES
 from hpcvideo.scaling.planning.plan import Plan, ScalePlan
+from hpcvideo.scaling.planning.words import few_updates
 from hpcvideo.scaling.report.number_text import counted, duration, percent, three_figures
 
 Cell = tuple[str, str]
@@ -20,6 +21,15 @@ class Table:
     headings: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     text: tuple[int, ...]
+
+    def apart(self) -> tuple[Table, Table]:
+        """(the same without ranges, the ranges alone), both with the first column."""
+        alone = tuple(tuple((value, "") for value, _ in row) for row in self.rows)
+        kept = [0, *(place for place in range(1, len(self.headings)) if any(row[place][1] for row in self.rows))]
+        ranges = tuple(tuple((row[place][1] if place else row[0][0], "") for place in kept) for row in self.rows)
+        headings = tuple(self.headings[place] for place in kept)
+        text = tuple(new for new, place in enumerate(kept, 1) if place + 1 in self.text)
+        return replace(self, rows=alone), Table(headings, ranges, text)
 
 
 def scale_table(plan: Plan) -> Table:
@@ -51,13 +61,18 @@ def demand_table(plan: Plan) -> Table:
     """One row a scale: the memory of a GPU, and what is asked of each tier and how much of it that is."""
     shared = plan.scales[-1].job.reads_from == "shared"
     tier = "shared files" if shared else "node's disk"
-    headings = ("nodes", "GPU memory", "decoding, a node", "clips read, a node", "network, a node", tier)
+    headings = (
+        *("nodes", "GPU memory", "decoding, a node", "clips read, a node", "network, a node", tier),
+        *(["reads, shared files"] if shared else []),
+    )
     values = plan.system.values
     rows = []
     for scale in plan.scales:
         asked, sent = scale.demand, scale.network_bytes_per_second
         share = asked.shared_share if shared else asked.local_share
         read = asked.shared_bytes_per_second if shared else asked.node_bytes_per_second
+        share_of_reads = "" if asked.reads_share is None else f"{percent(asked.reads_share)} of them"
+        reads: tuple[Cell, ...] = ((f"{three_figures(asked.reads_per_second)} reads/s", share_of_reads),) if shared else ()
         rows.append(
             (
                 (f"{scale.job.nodes:,}", ""),
@@ -66,13 +81,23 @@ def demand_table(plan: Plan) -> Table:
                 (f"{three_figures(asked.node_frames_per_second)} frames/s", rate(asked.node_bytes_per_second)),
                 (rate(sent) if sent else "none", f"{percent(sent / values['inter_bandwidth'])} of it" if sent else ""),
                 (rate(read), f"{percent(share)} of it"),
+                *reads,
             )
         )
     return Table(headings, tuple(rows), ())
 
 
 def answer(plan: Plan) -> str:
-    """What the plan comes to, in two or three sentences."""
+    """What the plan comes to, in two to four sentences."""
+    choice = plan.choice
+    places = {plan.focus} if choice is None or choice.sure is None else {plan.focus, choice.sure}
+    for job in (plan.scales[place].job for place in sorted(places)):
+        if few := few_updates(job):
+            return f"{_chosen(plan)} But on {counted(job.nodes, 'node')} {few}."
+    return _chosen(plan)
+
+
+def _chosen(plan: Plan) -> str:
     largest, choice, goal = plan.scales[-1], plan.choice, plan.goal
     if choice is None:
         efficient = "" if len(plan.scales) == 1 else f", {percent(largest.efficiency.median)} of ideal scaling"

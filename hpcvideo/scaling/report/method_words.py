@@ -32,13 +32,14 @@ def method_words(report: Report) -> list[tuple[str, str]]:
         ),
         (
             "Step",
-            "wall time of one optimizer step on the slowest rank, without evaluation and checkpoint; the median over the "
-            "steady steps of a run.",
+            "wall time of one optimizer step on the slowest rank, without evaluation and checkpoint: the mean over the "
+            "steady steps of a run, and beside it their median. A mean well above the median tells of stalls.",
         ),
         (
             "Throughput",
-            "of a run: global batch / step, in clips/s. Of a scale: the median over its repeats (runs with the same ranks, "
-            "nodes and global batch).",
+            "of a run: the clips of its steady steps over the wall time of these steps, in clips/s. Of a scale: the median "
+            "over its repeats (runs with the same ranks, nodes and global batch, and of one model, method, precision and "
+            "frames).",
         ),
         ("95 % confidence interval", f"over repeats; {intervals.METHOD}."),
         ("Efficiency of N ranks", f"{efficiency} A base has 100 % by definition and no interval."),
@@ -54,8 +55,9 @@ def method_words(report: Report) -> list[tuple[str, str]]:
         ),
         ("Bottlenecks", bottlenecks.DEFINITION),
         (
-            "Slowest / fastest rank",
-            "ratio of their wall times of a step, median over steady steps. The slowest node is that whose ranks' own work, "
+            "Waiting for slower ranks",
+            "how much longer the mean rank is in exposed communication than the rank that comes last to it: a part of the "
+            "communication above that a faster network would not shorten. The slowest node is that whose ranks' own work, "
             "without waiting for others, was most often the longest.",
         ),
         ("Goodput", goodput.DEFINITION),

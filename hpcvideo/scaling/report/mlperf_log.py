@@ -63,7 +63,7 @@ def _course(events: Sequence[dict[str, Any]], began: float, ended: float, steps_
     opened, first_epoch = began, 0.0
     for event in events:
         time = float(event["time"])
-        if event["event"] == "staging" and event.get("when") == "before":
+        if event["event"] == "staging" and event.get("when") == "before" and "seconds" in event:  # none where it failed
             yield max(began, time - float(event["seconds"])), START, "staging_start", None, {}
             yield time, END, "staging_stop", None, {}
             opened = time

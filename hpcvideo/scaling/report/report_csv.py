@@ -25,7 +25,7 @@ def report_csv(report: Report) -> str:
         row |= {f"{phase}_seconds": seconds for phase, seconds in scale["phase_seconds"].items()}
         row |= {f"{phase}_seconds_per_run": seconds for phase, seconds in scale["outside_step_seconds_per_run"].items()}
         row |= {f"{name.replace(' ', '_')}_share": share for name, share in scale["bottleneck"]["shares"].items()}
-        row |= {key: scale["bottleneck"][key] for key in ("binds", "holds_back")}
+        row |= {key: scale["bottleneck"][key] for key in ("binds", "holds_back", "held_back_by")}
         for key in ("goodput", "time_to_train_seconds", "time_to_train_without_staging_seconds", "node_hours",
                     "node_hours_without_staging", "cost", "cost_without_staging"):  # fmt: skip
             row[key] = scale["run"][key]

@@ -19,7 +19,7 @@ from hpcvideo.scaling.report.setup_words import setup_words
 if TYPE_CHECKING:
     from hpcvideo.scaling.measure.flops import ScaleMfu
 
-FORMAT = {"name": "hpcvideo-scaling-report", "version": 2}
+FORMAT = {"name": "hpcvideo-scaling-report", "version": 3}
 """Stands in report.json; `version` grows when a key changes its meaning or goes."""
 
 
@@ -69,6 +69,7 @@ def _scale(scale: Scale) -> dict[str, Any]:
         "batch_per_rank": scale.global_batch / scale.ranks,
         "repeats": len(scale.repeats),
         "step_seconds": scale.step_seconds,
+        "median_step_seconds": scale.median_step_seconds,
         "step_seconds_interval": _pair(scale.step_interval),
         "throughput_clips_per_second": scale.throughput,
         "throughput_clips_per_second_interval": _pair(scale.throughput_interval),
@@ -89,6 +90,7 @@ def _bottleneck(one: ScaleBottleneck) -> dict[str, Any]:
         "binds": one.binds,
         "lost_seconds": dict(one.lost_seconds),
         "holds_back": one.holds_back,
+        "held_back_by": one.held_back_by,
         "waiting_for_ranks_seconds": one.waiting_for_ranks_seconds,
     }
 
@@ -193,6 +195,7 @@ def _run(measurement: RunMeasurement) -> dict[str, Any]:
         ],
         "drift": _finite(measurement.drift),
         "step_seconds": measurement.step_seconds,
+        "median_step_seconds": measurement.median_step_seconds,
         "throughput_clips_per_second": measurement.throughput,
         "rank_spread": measurement.rank_spread,
         "slow_nodes": [

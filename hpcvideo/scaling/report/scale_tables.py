@@ -27,8 +27,8 @@ def speed_table(study: Study) -> Table:
     """What scaling is judged by."""
     with_node = study.node_base is not None and study.node_base.key != study.base.key
     columns = [
-        *_SCALE, Column("Global batch"), Column("Repeats"), Column("Step, ms"), Column("Throughput, clips/s"),
-        Column("Efficiency, %"),
+        *_SCALE, Column("Global batch"), Column("Repeats"), Column("Step, ms"), Column("Median step, ms"),
+        Column("Throughput, clips/s"), Column("Efficiency, %"),
     ]  # fmt: skip
     columns += [Column("To one node, %")] if with_node else []
     columns += [Column("Modelled, clips/s")] if study.modelled is not None else []
@@ -37,6 +37,7 @@ def speed_table(study: Study) -> Table:
         row = [
             *_scale(scale), Cell(str(scale.global_batch)), Cell(str(len(scale.repeats))),
             Cell(three_figures(1000 * scale.step_seconds), _between(scale.step_interval, 1000)),
+            Cell(three_figures(1000 * scale.median_step_seconds)),
             Cell(three_figures(scale.throughput), _between(scale.throughput_interval)),
             Cell(f"{100 * scale.efficiency:.1f}", _between(scale.efficiency_interval, 100)),
         ]  # fmt: skip
@@ -75,7 +76,7 @@ def bottleneck_table(bottlenecks: Sequence[ScaleBottleneck]) -> Table:
         if one.holds_back is not None:
             lost = f"{three_figures(1000 * one.lost_seconds[one.holds_back])} ms a step"
         shares = (Cell(f"{100 * one.shares[name]:.1f}", strong=name == one.binds) for name in BOTTLENECKS)
-        last = (Cell(one.binds, strong=True), Cell(one.holds_back or NONE, lost))
+        last = (Cell(one.binds, strong=True), Cell(one.held_back_by or NONE, lost))
         rows.append((Cell(str(one.ranks), strong=True), Cell(str(one.nodes)), *shares, *last))
     return Table((*_SCALE, *columns, Column("Binds", True), Column("Costs most against ideal", True)), tuple(rows))
 
@@ -113,20 +114,20 @@ def account_table(totals: Sequence[ScaleTotals]) -> Table:
     return Table((*_SCALE, *columns), tuple(rows))
 
 
-def spread_table(study: Study) -> Table:
-    """How even the ranks are, and which node is slowest."""
+def spread_table(study: Study, bottlenecks: Sequence[ScaleBottleneck]) -> Table:
+    """How long ranks wait for each other, and which node is slowest."""
     columns = (
-        *_SCALE, Column("Slowest / fastest rank"), Column("Slowest node", True), Column("its ranks were slowest in, %"),
-        Column("its own work above the mean, %"), Column("Straggler warnings"),
+        *_SCALE, Column("Waiting for slower ranks, ms a step"), Column("Slowest node", True),
+        Column("its ranks were slowest in, %"), Column("its own work above the mean, %"), Column("Straggler warnings"),
     )  # fmt: skip
     rows = []
-    for scale in study.scales:
+    for scale, bottleneck in zip(study.scales, bottlenecks, strict=True):
         spreads = [measurement.spread for measurement in scale.repeats]
         nodes = [node for spread in spreads for node in spread.slow_nodes]
         slowest = max(nodes, key=lambda node: (node.stands_out, node.share * (node.excess or 0.0)), default=None)
         rows.append(
             (
-                *_scale(scale), Cell(f"{scale.rank_spread:.2f}"),
+                *_scale(scale), Cell(three_figures(1000 * bottleneck.waiting_for_ranks_seconds)),
                 Cell(NONE if slowest is None else slowest.node, "stands out" if slowest and slowest.stands_out else ""),
                 Cell(NONE if slowest is None else f"{100 * slowest.share:.0f}"),
                 Cell(NONE if slowest is None or slowest.excess is None else f"{100 * slowest.excess:.1f}"),

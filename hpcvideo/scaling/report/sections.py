@@ -48,7 +48,7 @@ def headline(report: Report) -> str:
     if bottleneck.holds_back is None:
         return text + "."
     lost = three_figures(1000 * bottleneck.lost_seconds[bottleneck.holds_back])
-    what = "the same" if bottleneck.holds_back == bottleneck.binds else bottleneck.holds_back
+    what = "the same" if bottleneck.held_back_by == bottleneck.binds else bottleneck.held_back_by
     return f"{text}; what keeps it from ideal scaling is mostly {what}, {lost} ms a step."
 
 
@@ -82,7 +82,10 @@ def _sections(report: Report, pictures: Mapping[str, Picture]) -> Iterable[Secti
         tables=(scale_tables.speed_table(study),),
     )
     ideal = "Ideal: the base times the number of ranks."
-    modelled = "" if study.modelled is None else " The modelled line was fitted at the hollow marks and predicts the others."
+    modelled = "" if study.modelled is None else (
+        " The modelled line was fitted at the hollow marks and predicts the others; its range is over choices of one repeat "
+        "at each fitted scale, which is less than its error may be."
+    )  # fmt: skip
     yield Section(
         "How it scales",
         pictures=(
@@ -93,14 +96,15 @@ def _sections(report: Report, pictures: Mapping[str, Picture]) -> Iterable[Secti
     yield Section(
         "Where the time of a step goes, and what binds",
         pictures=(
-            (pictures["phases"], "Mean over steps and ranks. “other” is what no timer covers."),
+            (pictures["phases"], "Mean over steps, ranks and repeats; the table of scales has the median repeat. “other” is "
+             "what no timer covers."),
             (pictures["bottlenecks"], "Data loading: data wait and to device. Communication: exposed communication and "
              "pipeline wait. Computation: forward, backward, optimizer. A ring: the one that binds."),
         ),
         tables=(scale_tables.step_table(study), scale_tables.bottleneck_table(report.bottlenecks)),
     )  # fmt: skip
     yield _whole_runs(report, pictures)
-    yield Section("Ranks and nodes", tables=(scale_tables.spread_table(study),))
+    yield Section("Ranks and nodes", tables=(scale_tables.spread_table(study, report.bottlenecks),))
     if "timeline" in pictures:
         name, trace = list(report.traces.items())[-1]
         error = max(rank.clock_error for rank in trace.ranks)

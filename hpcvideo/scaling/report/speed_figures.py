@@ -123,7 +123,7 @@ def _paint_model(
     lows = [between.low if between else value for _, value, between in modelled]
     highs = [between.high if between else value for _, value, between in modelled]
     if alone and (lows != values or highs != values):
-        axes.fill_between(ranks, lows, highs, color=MODELLED, alpha=0.18, linewidth=0, label="its 5 to 95 % range")
+        axes.fill_between(ranks, lows, highs, color=MODELLED, alpha=0.18, linewidth=0, label="over choices of repeats")
     (line,) = axes.plot(
         ranks, values, color=MODELLED, linewidth=1.6, linestyle="-" if alone else "none", marker="none" if alone else "_",
         markersize=14, label="modelled",

@@ -73,6 +73,21 @@ def test_weak_scaling_keeps_the_bases_times_as_ideal(tmp_path: Path) -> None:
     assert double.holds_back == "communication"
 
 
+def test_computing_that_takes_longer_for_the_same_clips_is_slowed_and_not_more(tmp_path: Path) -> None:
+    phases = {"forward": 0.3, "backward": 0.6, "optimizer": 0.1}
+    base, weak, strong, update = found(
+        run_with(tmp_path / "1", 1, 1.0, batch=8, **phases),
+        run_with(tmp_path / "2", 2, 1.5, batch=16, **phases),
+        run_with(tmp_path / "4", 4, 0.5, batch=8, **phases),
+        run_with(tmp_path / "8", 8, 0.3, batch=8, forward=0.125, backward=0.25, optimizer=0.625),
+    )
+    assert base.held_back_by is None
+    assert [one.holds_back for one in (weak, strong, update)] == ["computation"] * 3
+    assert weak.held_back_by == "computation slowed (exchange beside it, shared cores)"
+    assert strong.held_back_by == "computation slowed (another batch a rank, exchange beside it, shared cores)"
+    assert update.held_back_by == "the optimizer, slowed or as long for fewer clips"
+
+
 def test_a_scale_as_fast_as_ideal_is_held_back_by_nothing(tmp_path: Path) -> None:
     _, double = found(
         run_with(tmp_path / "1", 1, 1.0, forward=1.0),

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from hpcvideo.errors import InputError
-from hpcvideo.scaling.model.calibrate import PARTS, calibrate, job_of
+from hpcvideo.scaling.model.calibrate import PARTS, calibrate, job_of, not_reached
 from hpcvideo.scaling.model.estimate import Estimate
 from hpcvideo.scaling.model.step import step_parts
 from hpcvideo.scaling.model.system import System, load_system
-from tests.scaling.model.modelled_runs import modelled_run
+from tests.scaling.model.modelled_runs import modelled_run, small_config
 
 TRUE = {
     "compute_efficiency_fp32": 0.31,
@@ -43,7 +43,9 @@ def test_known_numbers_are_found_and_larger_scales_predicted(
         assert found.fitted[key].value == pytest.approx(TRUE[key], rel=0.01), key
         assert found.fitted[key].low <= TRUE[key] <= found.fitted[key].high, key
         assert found.system.values[key] == found.fitted[key].value
-    assert found.system.estimates["collective_efficiency"].exact
+    for key in ("collective_efficiency", "gpu_peak_fp32", "gpu_memory_bandwidth"):  # of products whose other part is fitted
+        assert found.system.estimates[key].exact and not guessed.estimates[key].exact
+    assert not found.system.estimates["gpu_peak_16bit"].exact
     for nodes in (3, 8):
         run = modelled_run(tmp_path / f"far{nodes}", true_values, nodes)
         job = job_of(run)
@@ -97,9 +99,44 @@ def test_scatter_of_one_ranks_steps_gives_rank_sigma(
 ) -> None:
     """Lines are means of 10 steps, so a line scatters by a tenth's root of a step."""
     run = modelled_run(tmp_path / "one", true_values, 1, lines=400, scatter=0.03 / 10**0.5)
-    estimate = calibrate([run], guessed).fitted["rank_sigma"]
+    even = guessed.with_estimates({"rank_sigma": Estimate.known(0.0, "a test")})
+    estimate = calibrate([run], even).fitted["rank_sigma"]
     assert estimate.value == pytest.approx(0.03, rel=0.2)
     assert estimate.low < 0.03 < estimate.high
+
+
+def test_differences_between_gpus_stay_beside_the_scatter_of_one(
+    tmp_path: Path, guessed: System, true_values: dict[str, float]
+) -> None:
+    run = modelled_run(tmp_path / "one", true_values, 1, lines=400, scatter=0.003 / 10**0.5)
+    uneven = guessed.with_estimates({"rank_sigma": Estimate(0.04, 0.02, 0.06, "a test")})
+    estimate = calibrate([run], uneven).fitted["rank_sigma"]
+    assert estimate.value == pytest.approx(0.0401, rel=0.01)  # the root of 0.04 and 0.003 in squares
+    assert estimate.low == pytest.approx(0.02, rel=0.05) and estimate.high == pytest.approx(0.06, rel=0.05)
+
+
+def test_runs_of_another_model_or_precision_are_refused(
+    tmp_path: Path, guessed: System, true_values: dict[str, float]
+) -> None:
+    run = modelled_run(tmp_path / "one", true_values, 1)
+    own = small_config()
+    assert calibrate([run], guessed, own).fitted
+    half = {**own.resolved()["recipe"], "precision": "bf16"}
+    for changes in ({"model": {"name": "tsm_resnet50", "frames": 8}}, {"recipe": half}):
+        with pytest.raises(InputError, match=r"trained tsm_resnet18 in fp32, but the plan is of tsm_resnet"):
+            calibrate([run], guessed, small_config(**changes))
+
+
+def test_numbers_that_a_plan_needs_and_the_runs_do_not_reach_are_named(
+    tmp_path: Path, guessed: System, true_values: dict[str, float]
+) -> None:
+    run = modelled_run(tmp_path / "one", true_values, 1)
+    found = calibrate([run], guessed)
+    larger = modelled_run(tmp_path / "n8", true_values, 8)
+    alone, many = not_reached(found, [job_of(run)]), not_reached(found, [job_of(larger)])
+    assert alone is not None and "inter_bandwidth" not in alone
+    assert many is not None and "inter_bandwidth" in many and "inter_latency" in many
+    assert "compute_efficiency_fp32" not in many
 
 
 def test_too_few_lines_name_what_is_missing(tmp_path: Path, guessed: System, true_values: dict[str, float]) -> None:

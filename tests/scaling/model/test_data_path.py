@@ -38,6 +38,20 @@ def test_kinetics_in_14_minutes_asks_for_881_frames_a_second_of_each_of_256_node
     assert alone.shared_share == pytest.approx(100 * 132e3 / 10e9)
 
 
+def test_small_reads_of_the_shared_file_system_bind_where_it_answers_fewer_than_frames_are_needed() -> None:
+    values = {**VALUES, "pfs_reads_per_second": 100e3}
+    # 48 nodes that read 1.12 million frames a second, one read each, of a system that answers 100,000.
+    demand = data_demand(KINETICS, 140e3, 48, values)
+    assert demand.reads_per_second == 1.12e6 and demand.reads_share == pytest.approx(11.2)
+    assert data_demand(KINETICS, 140e3, 48, VALUES).reads_share is None
+    # 800 frames on each of 48 nodes: 38,400 reads in 0.384 s, though their bytes would take 1.3 ms.
+    assert load_seconds(KINETICS, 100, 48, 4, 2, "shared", values).read == pytest.approx(0.384)
+    assert load_seconds(KINETICS, 100, 48, 4, 2, "shared", values, cached=0.75).read == pytest.approx(0.096)
+    assert load_seconds(KINETICS, 100, 48, 4, 2, "local", values).read == pytest.approx(100 * 132e3 / 5.5e9)
+    fast = {**VALUES, "pfs_reads_per_second": 1e9}
+    assert load_seconds(KINETICS, 100, 48, 4, 2, "shared", fast) == load_seconds(KINETICS, 100, 48, 4, 2, "shared", VALUES)
+
+
 def test_loading_is_decoding_over_cores_or_reading_over_the_tier_s_bandwidth() -> None:
     load = load_seconds(KINETICS, 100, 1, 4, 2, "local", VALUES)
     assert load == LoadSeconds(800 / (2000 * 8), 100 * 132e3 / 5.5e9, 0.4)

@@ -6,9 +6,13 @@ from typing import Any
 import pytest
 import yaml
 
+from hpcvideo.config import load_config
 from hpcvideo.errors import InputError
 from hpcvideo.scaling.model.estimate import Estimate
+from hpcvideo.scaling.model.job import job_at
 from hpcvideo.scaling.model.quantities import QUANTITIES
+from hpcvideo.scaling.model.set_facts import KNOWN_SETS
+from hpcvideo.scaling.model.step import step_parts
 from hpcvideo.scaling.model.system import SHIPPED, known_systems, load_system
 from hpcvideo.slurm.site import load_site
 
@@ -134,3 +138,24 @@ def test_an_estimate_refuses_what_is_no_range() -> None:
         Estimate(2, 1, 4, " ")
     with pytest.raises(ValueError, match="at least 0"):
         Estimate(-2, -3, 4, "source")
+
+
+def test_every_shipped_system_tells_small_reads_and_whether_its_units_take_bf16() -> None:
+    for name in SYSTEMS:
+        values = load_system(name).values
+        assert values["pfs_reads_per_second"] >= 1
+        assert values["bf16_units"] == (0 if name == "summit" else 1)
+
+
+def test_sixteen_bit_on_summit_gains_what_was_published_between_2019_and_2021() -> None:
+    """ResNet-50 on V100: 5,816 over 2,858 images/s in 2019, 1,200 over 367 in 2021."""
+    seconds = {}
+    for precision in ("fp32", "fp16"):
+        changes = [f"recipe.precision={precision}", f"method.wire={precision}", "recipe.global_batch=48"]
+        job = job_at(load_config("kinetics400/tsm_r50_8f_summit_1x6", changes), 1, 6, KNOWN_SETS["kinetics400"])
+        seconds[precision] = step_parts(job, load_system("summit").values).seconds
+    assert 5816 / 2858 < seconds["fp32"] / seconds["fp16"] < 1200 / 367
+
+
+def test_summits_peak_is_that_of_its_units_and_clock() -> None:
+    assert load_system("summit").values["gpu_peak_fp32"] == pytest.approx(5120 * 2 * 1.53e9, rel=3e-3)

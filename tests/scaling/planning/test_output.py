@@ -82,6 +82,22 @@ def test_the_answer_names_the_scale_that_keeps_the_time() -> None:
     assert "the largest part of a step" in answer(planned())
 
 
+def test_the_answer_says_where_its_scale_makes_too_few_updates() -> None:
+    hasty = planned(nodes=(1, 4608))
+    assert "But on 4,608 nodes 221,184 clips a batch leave 11 updates" in answer(hasty)
+    assert "But on" not in answer(planned(nodes=(1, 2)))
+
+
+def test_ranges_stand_apart_from_values_where_lines_are_short() -> None:
+    whole = scale_table(plain())
+    values, ranges = whole.apart()
+    assert values.headings == whole.headings and not any(below for row in values.rows for _, below in row)
+    assert [[cell[0] for cell in row] for row in values.rows] == [[cell[0] for cell in row] for row in whole.rows]
+    assert ranges.headings == ("nodes", "step", "efficiency", "time to train", "node-hours")
+    step = whole.headings.index("step")
+    assert [row[1][0] for row in ranges.rows] == [row[step][1] for row in whole.rows]
+
+
 def test_the_tables_have_a_row_a_scale_and_as_many_cells_as_headings() -> None:
     for plan in (plain(), planned()):
         for table in (scale_table(plan), demand_table(plan)):

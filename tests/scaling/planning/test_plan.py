@@ -174,11 +174,38 @@ def test_moves_are_the_model_with_one_thing_changed() -> None:
 
 
 def test_a_pipeline_in_16_bits_is_planned_too() -> None:
-    made = small(method={"name": "pipeline", "stages": 2, "wire": "bf16"}, recipe={"micro_batch": 4, "precision": "bf16"})
+    made = small(method={"name": "pipeline", "stages": 2, "wire": "bf16"}, recipe={"micro_batch": 4, "precision": "fp16"})
     plan = planned(made, nodes=(1, 4))
     assert [scale.job.accumulation for scale in plan.scales] == [4, 4]
     assert plan.scales[0].parts["pipeline_wait"] > 0
     assert "16-bit arithmetic" not in {move.name for move in plan.moves}
+
+
+def test_bf16_is_refused_where_the_gpus_do_not_have_it_and_the_move_takes_fp16() -> None:
+    with pytest.raises(InputError, match=r"recipe.precision = bf16: .* summit's GPUs do not take bf16; use .*=fp16"):
+        planned(small(recipe={"precision": "bf16"}))
+    notes = {
+        system: next(
+            move.note
+            for move in planned(nodes=(1,), system=system, ranks_per_node=4).moves
+            if move.name == "16-bit arithmetic"
+        )
+        for system in ("summit", "perlmutter")
+    }
+    assert notes == {
+        "summit": "recipe.precision=fp16, since these GPUs do not have bf16", "perlmutter": "recipe.precision=bf16",
+    }  # fmt: skip
+
+
+def test_memory_that_is_nearly_full_is_warned_of() -> None:
+    machine, needed = load_system("summit"), plain().scales[0].memory.total
+
+    def told(memory: float) -> list[str]:
+        there = machine.with_estimates({"gpu_memory": Estimate.known(memory, "a test")})
+        return [warning for warning in planned(machine=there).warnings if "may run out of memory" in warning]
+
+    assert len(told(needed / 0.9)) == 1 and "more than 85%" in told(needed / 0.9)[0]
+    assert told(needed / 0.8) == []
 
 
 def test_few_updates_are_warned_of() -> None:

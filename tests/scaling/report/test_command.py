@@ -15,15 +15,16 @@ from typer.testing import CliRunner, Result
 
 from hpcvideo.cli.report import report_command
 from hpcvideo.errors import InputError
+from hpcvideo.scaling.report.number_text import three_figures
 
 from ..synthetic import write_run
 from .test_comparison import write_side
 
 
-def run(*arguments: str | Path) -> Result:
+def run(*arguments: str | Path, columns: int = 200) -> Result:
     app = typer.Typer()
     app.command()(report_command)
-    return CliRunner().invoke(app, [*map(str, arguments)], env={"COLUMNS": "200"})
+    return CliRunner().invoke(app, [*map(str, arguments)], env={"COLUMNS": str(columns)})
 
 
 def test_it_prints_tables_what_binds_and_where_the_report_lies(sweep: list[Path], tmp_path: Path) -> None:
@@ -31,6 +32,24 @@ def test_it_prints_tables_what_binds_and_where_the_report_lies(sweep: list[Path]
     assert result.exit_code == 0, result.output
     for word in ("strong scaling", "80.0%", "binds", "computation, 70%", "time to train", "modelled", "index.html"):
         assert word in result.output
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_on_short_lines_no_number_and_no_word_is_cut(sweep: list[Path], tmp_path: Path, columns: int) -> None:
+    result = run(*sweep, "--out", tmp_path / "out", "--price", "4", columns=columns)
+    sides = write_side(tmp_path / "before", 1.0, 1), write_side(tmp_path / "after", 1.25, 2)
+    compared = run("--compare", *sides, "--out", tmp_path / "compared", columns=columns)
+    for output in (result.output, compared.output):
+        assert "…" not in output
+        assert max(len(line) for line in output.splitlines() if "index.html" not in line) <= columns
+    words = result.output.split()
+    for scale in json.loads((tmp_path / "out" / "report.json").read_text())["scales"]:
+        low, high = scale["throughput_clips_per_second_interval"]
+        told = (f"{three_figures(low)}–{three_figures(high)}", f"{scale['efficiency']:.1%}",
+                three_figures(1000 * scale["step_seconds"]))  # fmt: skip
+        assert set(told) <= set(words)
+    for word in ("communication exposed", "slower", "no change shown"):
+        assert word in compared.output
 
 
 def test_it_prints_json_and_nothing_else(sweep: list[Path], tmp_path: Path) -> None:
@@ -55,6 +74,7 @@ def test_it_compares_two_folders_of_runs(tmp_path: Path) -> None:
     result = run("--compare", *sides, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "most by backward" in result.output
+    assert result.output.count("Tested on whole runs: 3 before, 3 after.") == 2, "what a verdict stands on, at each scale"
     data = json.loads(run("--compare", *sides, "--out", tmp_path / "out", "--json").output)
     assert data == json.loads((tmp_path / "out" / "comparison.json").read_text())
     refused = run("--compare", sides[0], "--out", tmp_path / "out")

@@ -59,7 +59,7 @@ def test_the_modelled_line_and_its_range_are_drawn_where_the_model_has_them(writ
     )
     modelled = replace(study, modelled=ModelledLine(scales, (study.scales[0].key,), ("A sentence.",)))
     figure = ElementTree.fromstring(throughput_picture(modelled).svg)
-    assert {"modelled", "its 5 to 95 % range", "model fitted here"} <= set(texts(figure))
+    assert {"modelled", "over choices of repeats", "model fitted here"} <= set(texts(figure))
     line = group(figure, "modelled").find(f"{SVG}path")
     assert line is not None
     drawn = [list(map(float, pair)) for pair in re.findall(r"[ML] ([\d.]+) ([\d.]+)", line.get("d", ""))]

@@ -12,7 +12,7 @@ import pytest
 from hpcvideo.errors import InputError
 from hpcvideo.runs.step_trace import read_step_trace
 from hpcvideo.scaling.measure.run_log import read_run_log
-from hpcvideo.scaling.report import Report, make_report
+from hpcvideo.scaling.report import Report, make_report, write_report
 from hpcvideo.scaling.report.chrome_trace import chrome_trace
 from hpcvideo.scaling.report.extra_p import extra_p_lines
 from hpcvideo.scaling.report.mlperf_log import mlperf_lines
@@ -143,3 +143,15 @@ def test_a_file_that_is_no_trace_is_refused_in_one_sentence(tmp_path: Path) -> N
         (tmp_path / "step-1.json").write_text(text)
         with pytest.raises(InputError, match="is no trace of a step"):
             read_step_trace(tmp_path / "step-1.json")
+
+
+def test_staging_that_failed_has_no_time_and_does_not_cost_the_report(tmp_path: Path) -> None:
+    log = TimedLog(tmp_path / "run")
+    log.start(2, total_steps=10)
+    log.write("staging", 4.0, when="before", set="train", outcome="failed", reason="the disk is full")
+    log.steps([1.0] * 10)
+    log.write("end", step=10, samples=160, seconds=20.0, reason="finished")
+    assert not [line for line in mlperf(tmp_path / "run") if line["key"].startswith("staging")]
+    out = tmp_path / "out"
+    assert write_report([tmp_path / "run"], out).measurements[0].run.staging_seconds == 0.0
+    assert (out / "index.html").is_file()
