@@ -60,8 +60,8 @@ def test_ranks_of_one_machine_have_one_clock_and_the_bound_holds_it(
         for rank in ranks
     ]
     slack = 2 * max(rank.clock_error for rank in ranks)
-    # BatchNorm's statistics alone: what a rank waits for of gradients' exchange the other gave while it was still in backward,
-    # and the meeting behind does not block.
+    # BatchNorm's statistics alone: the other rank gave its gradients while it was still in backward, and the meeting behind
+    # does not block.
     blocking = [spans[1:2] for spans in exchanges]
     for (begin, end), (other_begin, other_end) in zip(*blocking, strict=True):
         assert begin <= other_end + slack
