@@ -13,7 +13,6 @@ import importlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,8 @@ import time
 import traceback
 from pathlib import Path
 from typing import Any
+
+from tests.forked_ranks import free_port, rank_variables
 
 ROOT = Path(__file__).resolve().parents[1]
 _IMPORTED = tuple(
@@ -82,9 +83,7 @@ def _launch(request: dict[str, Any]) -> int | None:
     """The first code other than 0, else 0; None where the time is over."""
     for name in ("out", "errors"):
         Path(request[name]).touch()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     ranks = {}
     for rank in range(request["ranks"]):
         pid = os.fork()
@@ -125,9 +124,7 @@ def _become(request: dict[str, Any], rank: int, port: int) -> None:
         os.environ.clear()
         os.environ.update(request["variables"])
         if request["ranks"] > 1:
-            own, world = str(rank), str(request["ranks"])
-            os.environ.update(RANK=own, LOCAL_RANK=own, WORLD_SIZE=world, LOCAL_WORLD_SIZE=world)
-            os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+            os.environ.update(rank_variables(rank, request["ranks"], port))
         os.chdir(request["folder"])
         main = sys.modules["__main__"]
         sys.argv = [str(main.__file__), *request["arguments"]]

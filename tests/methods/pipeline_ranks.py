@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import socket
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -37,6 +34,7 @@ from hpcvideo.runs.phases import PhaseClock
 from hpcvideo.tasks import create_task
 from hpcvideo.tasks.mixup import Mixup
 from hpcvideo.training.optimizers import make_optimizer
+from tests.forked_ranks import fork_ranks, wait_for_success
 
 CLASSES, FRAMES, SIZE = 5, 4, 32
 RATES = (0.02, 0.05, 0.05, 0.02, 0.02, 0.02)
@@ -209,39 +207,6 @@ class _ConvolutionTypes(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def fork_ranks(case: dict[str, Any]) -> None:
-    """Run a case's ranks and wait for them. Raises RuntimeError where one failed; the others are ended."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    ranks, children = case["ranks"], []
-    for rank in range(ranks):
-        child = os.fork()
-        if child == 0:
-            world = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": port}
-            os.environ.update({name: str(value) for name, value in world.items()}, MASTER_ADDR="127.0.0.1")
-            code = 1
-            try:
-                train(case)
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-        children.append(child)
-    failed = False
-    while children:
-        child, status = os.wait()
-        children.remove(child)
-        if status and not failed:
-            failed = True
-            for other in children:
-                os.kill(other, signal.SIGKILL)
-    if failed:
-        raise RuntimeError(f"a rank of {case['out']} failed")
-
-
 if __name__ == "__main__":
     os.environ.update(DS_ACCELERATOR="cpu", DS_LOG_LEVEL="warning", OMP_NUM_THREADS="1")
     import torch._dynamo  # imported here for all ranks, as is DeepSpeed: the first optimizer would do it
@@ -249,4 +214,4 @@ if __name__ == "__main__":
     import hpcvideo.methods.pipeline.method  # noqa: F401
 
     for chosen in json.loads(Path(sys.argv[1]).read_text()):
-        fork_ranks(chosen)
+        wait_for_success(fork_ranks(chosen["ranks"], lambda rank, case=chosen: train(case)), chosen["out"])

@@ -5,10 +5,7 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import sys
-import traceback
 from pathlib import Path
 
 import torch
@@ -19,6 +16,7 @@ from hpcvideo.distributed.process_group import joined, total
 from hpcvideo.distributed.subgroups import neighbour_group
 from hpcvideo.models.batch_norm import share_batch_norms
 from hpcvideo.models.precise_statistics import measured_statistics
+from tests.forked_ranks import fork_ranks, wait_for_all
 
 BATCH, CHANNELS, BATCHES = 3, 5, 2
 
@@ -75,24 +73,5 @@ def work(group_size: int, kind: str, folder: Path) -> None:
 
 if __name__ == "__main__":
     ranks, group_size, kind, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    children = []
-    for rank in range(ranks):
-        child = os.fork()
-        if child == 0:
-            world = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": port}
-            os.environ.update({name: str(value) for name, value in world.items()}, MASTER_ADDR="127.0.0.1")
-            code = 1
-            try:
-                work(group_size, kind, folder)
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-        children.append(child)
-    ended = [os.waitpid(child, 0)[1] for child in children]  # all of them, also behind one that failed
-    sys.exit(int(any(ended)))
+    # All of them are waited for, also behind one that failed.
+    sys.exit(int(any(wait_for_all(fork_ranks(ranks, lambda rank: work(group_size, kind, folder))))))

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-import traceback
 from pathlib import Path
 
+from tests.forked_ranks import fork, wait_for_all
 from tests.methods.pipeline_ranks import train
 
 
@@ -28,20 +28,8 @@ def main() -> None:
     first_port = int(os.environ["MASTER_PORT"])
     for number, case in enumerate(json.loads(Path(sys.argv[1]).read_text())):
         before = sent_bytes()
-        child = os.fork()
-        if child == 0:
-            os.environ["MASTER_PORT"] = str(first_port + number)
-            code = 1
-            try:
-                train(case)
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-        _, status = os.waitpid(child, 0)
-        if status:
+        port = {"MASTER_PORT": str(first_port + number)}
+        if wait_for_all([fork(lambda case=case: train(case), port)]) != [0]:
             raise SystemExit(f"{case['out']} failed")
         Path(f"{case['out']}.sent.{os.environ['RANK']}").write_text(str(sent_bytes() - before))
 

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +32,7 @@ from hpcvideo.training.build import build_run
 from hpcvideo.training.check import check_run
 from hpcvideo.training.checkpoint import PARTS, read_checkpoint
 from hpcvideo.training.saving import Saver
+from tests.forked_ranks import fork_ranks, wait_for_all
 
 
 class Stage:
@@ -350,32 +349,6 @@ def play(scene: dict[str, Any], rank: int) -> None:
         Path(f"{scene['out']}.{rank}").write_text(json.dumps(seen))
 
 
-def fork_ranks(scene: dict[str, Any]) -> None:
-    """Play a scene's ranks and wait for them; their exit codes go to a file."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    ranks, children = scene["ranks"], []
-    for rank in range(ranks):
-        child = os.fork()
-        if child == 0:
-            world = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": port}
-            os.environ.update({name: str(value) for name, value in world.items()}, MASTER_ADDR="127.0.0.1")
-            os.environ.update(scene.get("environment", {}))
-            code = 1
-            try:
-                play(scene, rank)
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-        children.append(child)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    Path(f"{scene['out']}.codes").write_text(json.dumps(codes))
-
-
 if __name__ == "__main__":
     os.environ.update(DS_ACCELERATOR="cpu", DS_LOG_LEVEL="warning", OMP_NUM_THREADS="1")
     import torch._dynamo  # imported here for all ranks, as is DeepSpeed: the first optimizer would do it
@@ -383,4 +356,5 @@ if __name__ == "__main__":
     import hpcvideo.methods.pipeline.method  # noqa: F401
 
     for chosen in json.loads(Path(sys.argv[1]).read_text()):
-        fork_ranks(chosen)
+        started = fork_ranks(chosen["ranks"], lambda rank, scene=chosen: play(scene, rank), **chosen.get("environment", {}))
+        Path(f"{chosen['out']}.codes").write_text(json.dumps(wait_for_all(started)))
