@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from hpcvideo.config.profiles import find_profile, known_profiles
 from hpcvideo.config.resources import slurm_files
 from hpcvideo.distributed.environment import home_folder
 from hpcvideo.errors import InputError
@@ -202,7 +203,7 @@ def load_site(name: str) -> Site:
 
     Raises InputError in one sentence for an unknown name (with the known ones), unreadable YAML or a bad key or value.
     """
-    path = _find(name)
+    path = find_profile("site", name, _folders())
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -217,30 +218,11 @@ def load_site(name: str) -> Site:
 
 def known_sites() -> dict[str, Path]:
     """{name: file} of every profile that a bare name finds; the working folder's come before the user's and ours."""
-    found: dict[str, Path] = {}
-    for folder in _folders():
-        for path in sorted(folder.glob("*.yaml")):
-            found.setdefault(path.stem, path)
-    return found
+    return known_profiles(_folders())
 
 
 def _folders() -> list[Path]:
     return [Path("sites"), home_folder() / ".config" / "hpcvideo" / "sites", slurm_files() / "sites"]
-
-
-def _find(name: str) -> Path:
-    path = Path(name).expanduser()
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        if path.is_file():
-            return path
-        raise InputError(f"--site {name}: no such file")
-    known = known_sites()
-    if name not in known:
-        raise InputError(
-            f"--site {name}: not known; known are {', '.join(sorted(known))}, "
-            "or write sites/NAME.yaml in the working folder"
-        )
-    return known[name]
 
 
 def _sentence(problem: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from hpcvideo.config.profiles import find_profile, known_profiles
 from hpcvideo.distributed.environment import home_folder
 from hpcvideo.errors import InputError
 from hpcvideo.scaling.model.estimate import Estimate
@@ -52,7 +53,7 @@ def load_system(name_or_path: str | Path) -> System:
     Raises InputError in one sentence for an unknown name (with the known ones), unreadable YAML, an unknown or missing key,
     a number without a source, and bounds that do not hold their value.
     """
-    path = _find(name_or_path)
+    path = find_profile("system", name_or_path, _folders())
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -70,26 +71,11 @@ def load_system(name_or_path: str | Path) -> System:
 
 def known_systems() -> dict[str, Path]:
     """{name: file} of every system that a bare name finds; the working folder's come before the user's and ours."""
-    found: dict[str, Path] = {}
-    for folder in (Path("systems"), home_folder() / ".config" / "hpcvideo" / "systems", SHIPPED):
-        for path in sorted(folder.glob("*.yaml")):
-            found.setdefault(path.stem, path)
-    return found
+    return known_profiles(_folders())
 
 
-def _find(name_or_path: str | Path) -> Path:
-    path = Path(name_or_path).expanduser()
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        if path.is_file():
-            return path
-        raise InputError(f"--system {name_or_path}: no such file")
-    known = known_systems()
-    if str(name_or_path) not in known:
-        raise InputError(
-            f"--system {name_or_path}: not known; known are {', '.join(sorted(known))}, "
-            "or write systems/NAME.yaml in the working folder"
-        )
-    return known[str(name_or_path)]
+def _folders() -> list[Path]:
+    return [Path("systems"), home_folder() / ".config" / "hpcvideo" / "systems", SHIPPED]
 
 
 def _estimate(path: Path, key: str, entry: object) -> Estimate:
