@@ -114,7 +114,7 @@ def train(case: dict[str, Any]) -> None:
         for step in range(*case.get("steps", (0, 0))):
             pieces = micro_batches(part_of(global_batch(step, case["batch"]), share), case["micro"], split.accumulation)
             clock = PhaseClock()
-            method.set_learning_rate(RATES[step])
+            method.set_learning_rate(RATES[step % len(RATES)])
             del reduced[:]
             with watch:
                 result = method.step(pieces, step, clock)

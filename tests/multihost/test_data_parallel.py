@@ -20,7 +20,8 @@ BOTH: dict[str, Any] = {
     "pipeline": pipeline(3, 1, steps=[0, 2], batch=12),
 }
 WIRES: dict[str, dict[str, str]] = {"fp32": {}, "bf16": {"wire": "bf16"}}
-FEW, MANY = 1, 6
+FEW, MANY = 1, 41
+"""Steps. What the ranks say to each other at start, which differs from start to start, is spread over the difference."""
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_a_host_sends_what_a_ring_sends_and_half_of_it_in_16_bits(trained: Path)
             (count(trained, f"{wire}-{MANY}", host) - count(trained, f"{wire}-{FEW}", host)) / (MANY - FEW)
             for host in range(3)
         ]
-        assert all(0.98 * promised < bytes_a_step < 1.1 * promised for bytes_a_step in sent)
+        assert all(0.98 * promised < bytes_a_step < 1.1 * promised for bytes_a_step in sent), (wire, promised, sent)
         sums[wire] = sum(sent)
     assert sums["bf16"] / sums["fp32"] == pytest.approx(0.5, abs=0.03)
 

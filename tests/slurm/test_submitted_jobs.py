@@ -145,6 +145,7 @@ def test_a_second_submission_of_a_run_is_refused_unless_it_waits_for_the_first(h
         hpcvideo.submit("--after", first)
     chain = hpcvideo.submit("--chain", 2)
     run = Path(chain["run"])
+    wait_until(lambda: hpcvideo.status(run)["state"] == "running")
     status = hpcvideo.status(run)
     assert (status["state"], len(status["jobs"])) == ("running", 4)
     assert [job["reason"] for job in status["jobs"][1:]] == ["Dependency"] * 3
