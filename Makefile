@@ -52,11 +52,14 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# `make test WORKERS=2` runs two files at a time and is done in two thirds of the time. Loaders that fork workers may hang then,
-# since the test process has threads of its own, so it is not the default.
-WORKERS ?= 0
+# One file a core; tests that copy the test process have it to themselves, since pytest-xdist's has threads, and a copy of
+# those may hang. Both run whatever the other does.
+WORKERS ?= 2
 test: lint
-	$(BIN)/pytest -m "not faults" -n $(WORKERS) --dist loadfile
+	@status=0; \
+	$(BIN)/pytest -m "not faults and forks" || status=$$?; \
+	$(BIN)/pytest -m "not faults and not forks" -n $(WORKERS) --dist loadfile || status=$$?; \
+	exit $$status
 
 test-faults: setup
 	$(BIN)/pytest -m faults

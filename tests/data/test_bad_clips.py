@@ -21,6 +21,8 @@ from hpcvideo.shards import ShardSet
 from hpcvideo.shards.frames import frame_rows
 from hpcvideo.shards.staging.local_folder import set_folder
 
+pytestmark = pytest.mark.forks
+
 VIEW = ClipView(frames=14, size=24, short_side=32)  # enough frames to meet every one of a video
 
 

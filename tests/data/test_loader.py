@@ -16,6 +16,8 @@ from hpcvideo.data.rand_augment import RandAugment
 from hpcvideo.data.sample_order import epoch_permutation, global_batch
 from hpcvideo.shards import ShardSet
 
+pytestmark = pytest.mark.forks
+
 VIEW = ClipView(frames=4, size=24, short_side=32)
 
 

@@ -21,6 +21,8 @@ from hpcvideo.errors import InputError, OperationFailed
 from hpcvideo.shards import ShardSet
 from hpcvideo.shards.build import build_shards
 
+pytestmark = pytest.mark.forks
+
 VIEW = ClipView(frames=4, size=24, short_side=32)
 BOTH = pytest.mark.parametrize("kind", ["fork", "spawn"])
 

@@ -19,6 +19,8 @@ from hpcvideo.shards.staging.leaders import lone_leader
 from hpcvideo.shards.staging.local_folder import set_folder
 from hpcvideo.shards.staging.stage import Staging
 
+pytestmark = pytest.mark.forks
+
 
 @pytest.fixture
 def staged(shard_set: Path, tmp_path: Path) -> tuple[Path, Path, Path]:

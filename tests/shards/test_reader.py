@@ -20,6 +20,8 @@ from hpcvideo.errors import InputError, OperationFailed
 from hpcvideo.shards import ShardSet
 from hpcvideo.shards.tables import load_tables
 
+pytestmark = pytest.mark.forks
+
 
 @pytest.fixture
 def damaged(shard_set, tmp_path) -> Path:

@@ -15,6 +15,8 @@ from hpcvideo.shards.staging.local_folder import set_folder
 from hpcvideo.shards.staging.stage import Mode, StagingReport
 from tests.shards.staged_sets import OpenCounter, finish_nodes, fork_nodes, start_nodes, write_set
 
+pytestmark = pytest.mark.forks
+
 SIZES = [300_000, 9_000_000, 4 << 20, 1, 5_000_000]
 ONCE = {f"shard-{index:05d}.h5": 1 for index in range(len(SIZES))}
 

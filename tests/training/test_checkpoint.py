@@ -22,6 +22,8 @@ from hpcvideo.training.checkpoint_layout import PlannedFile, plan_files
 from tests.small_disk import small_disk
 from tests.training.stored import example, store
 
+pytestmark = pytest.mark.forks
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
