@@ -80,12 +80,6 @@ def links(values: Values, sharing: int = 1) -> tuple[Link, Link]:
     )
 
 
-def point_to_point_seconds(size_bytes: float, same_node: bool, values: Values) -> float:
-    """Seconds of one message between two ranks that both wait for it."""
-    where = "intra" if same_node else "inter"
-    return Link(values[f"{where}_latency"], values[f"{where}_bandwidth"]).seconds(size_bytes)
-
-
 def ring_seconds(size_bytes: float, grid: Grid, intra: Link, inter: Link) -> float:
     """One ring through the ranks in order: p - 1 rounds of reduce-scatter and p - 1 of all-gather, 1 / p of the bytes each.
 

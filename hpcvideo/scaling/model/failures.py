@@ -25,17 +25,6 @@ def young_interval(cost_seconds: float, mtbf_seconds: float) -> float:
     return math.sqrt(2 * cost_seconds * mtbf_seconds)
 
 
-def daly_interval(cost_seconds: float, mtbf_seconds: float) -> float:
-    """Seconds of work between checkpoints that cost the least (Daly, FGCS 22(3), 2006, the estimate of higher order).
-
-    sqrt(2 c m) (1 + sqrt(c / 2m) / 3 + (c / 2m) / 9) - c for c < 2 m, else m.
-    """
-    ratio = cost_seconds / (2 * mtbf_seconds)
-    if ratio >= 1:
-        return mtbf_seconds
-    return young_interval(cost_seconds, mtbf_seconds) * (1 + math.sqrt(ratio) / 3 + ratio / 9) - cost_seconds
-
-
 def expected_run_seconds(
     work_seconds: float,
     interval_seconds: float,
@@ -59,17 +48,3 @@ def expected_run_seconds(
     except OverflowError:
         return math.inf
     return mtbf * growth * work_seconds / segment
-
-
-def goodput(
-    work_seconds: float,
-    interval_seconds: float,
-    stall_seconds: float,
-    mtbf_seconds: float,
-    restart_seconds: float,
-    write_seconds: float = 0.0,
-) -> float:
-    """Useful seconds over expected wall-clock seconds, 0 to 1; arguments as `expected_run_seconds`."""
-    return work_seconds / expected_run_seconds(
-        work_seconds, interval_seconds, stall_seconds, mtbf_seconds, restart_seconds, write_seconds
-    )

@@ -41,32 +41,6 @@ def expected_maximum(
     return mean + sigma * _integral(count, tail_probability, rate, longest)
 
 
-def maximum_quantile(
-    count: int, mean: float, sigma: float, tail_probability: float, tail_seconds: float, quantile: float
-) -> float:
-    """The step time below which a share `quantile` of the steps of `count` ranks stays; arguments as `expected_maximum`.
-
-    By bisection of F(x)^count = quantile to 1e-9 of the range. Raises ValueError for a quantile outside of (0, 1) too.
-    """
-    _check(count, sigma, tail_probability, tail_seconds)
-    if not 0 < quantile < 1:
-        raise ValueError(f"quantile {quantile:g} is not between 0 and 1")
-    left_out = -math.expm1(math.log(quantile) / count)  # 1 - quantile^(1 / count)
-    tail = tail_probability * tail_seconds > 0
-    if sigma <= _NEGLIGIBLE * tail_seconds:
-        slow = tail and tail_probability > left_out
-        return mean + (tail_seconds * math.log(tail_probability / left_out) if slow else 0.0)
-    rate = min(sigma / tail_seconds, _STEEPEST) if tail else math.inf
-    low = -38.0
-    high = 38.0 + (max(0.0, math.log(tail_probability / left_out)) / rate if tail else 0.0)
-    probability = tail_probability if tail else 0.0
-    while high - low > 1e-9 * max(1.0, high):
-        middle = (low + high) / 2
-        later = _exceeding(middle, probability, rate)
-        low, high = (middle, high) if later > left_out else (low, middle)
-    return mean + sigma * (low + high) / 2
-
-
 def _check(count: int, sigma: float, tail_probability: float, tail_seconds: float) -> None:
     if count < 1 or min(sigma, tail_probability, tail_seconds) < 0 or tail_probability > 1:
         raise ValueError(
@@ -79,6 +53,33 @@ def _check(count: int, sigma: float, tail_probability: float, tail_seconds: floa
 def _normal_maximum(count: int) -> float:
     """E[max] of `count` standard normal numbers."""
     return _integral(count, 0.0, math.inf, 0.0)
+
+
+def _tail_sum(count: int, probability: float) -> float:
+    numbers = np.arange(1, count + 1)
+    with np.errstate(divide="ignore"):
+        return float((-np.expm1(numbers * np.log1p(-probability)) / numbers).sum())
+
+
+def _integral(count: int, probability: float, rate: float, longest: float) -> float:
+    """E[max] of standard normal numbers with an exponential tail of mean 1 / rate, which ends at `longest`."""
+    places, weights, bell, upper = _normal_part(count)
+    low, high = _normal_span(count)
+    later = upper if probability == 0 else upper + probability * _tail(places, bell, rate)
+    total = low + _exceeded(count, later, weights)
+    if longest > high:  # nothing is left there of the normal part
+        unit, weights = _rule()
+        half = (longest - high) / 2
+        places = high + half * (unit + 1)
+        later = np.where(places > rate, probability * np.exp(np.minimum(0.0, rate * (rate / 2 - places))), 0.0)
+        total += _exceeded(count, later, half * weights)
+    return total
+
+
+def _exceeded(count: int, later: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    """The integral of P(max > place), from P(one rank's time > place)."""
+    with np.errstate(divide="ignore"):
+        return float(-(weights * np.expm1(count * np.log1p(-np.minimum(1.0, later)))).sum())
 
 
 def _tail_sum(count: int, probability: float) -> float:

@@ -20,7 +20,6 @@ from hpcvideo.scaling.model.collectives import (
     gloo_ring_seconds,
     hierarchical_seconds,
     links,
-    point_to_point_seconds,
     ring_seconds,
     tree_seconds,
 )
@@ -334,11 +333,6 @@ def test_groups_that_share_a_node_divide_its_injection() -> None:
     _, alone = links(VALUES)
     _, shared = links(VALUES, sharing=4)
     assert shared.bandwidth == alone.bandwidth / 4 == pytest.approx(0.8 * 23e9 / 4)
-
-
-def test_a_message_takes_its_link() -> None:
-    assert point_to_point_seconds(23e9, same_node=False, values=VALUES) == pytest.approx(1 + 8e-6)
-    assert point_to_point_seconds(50e9, same_node=True, values=VALUES) == pytest.approx(1 + 3e-6)
 
 
 def test_one_rank_has_nothing_to_exchange() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcvideo.scaling.model.stragglers import expected_maximum, maximum_quantile
+from hpcvideo.scaling.model.stragglers import expected_maximum
 
 
 @pytest.mark.parametrize(
@@ -64,19 +64,10 @@ def test_normal_times_with_rare_slow_steps_wait_as_sampled_ranks_do(
     slowest = times.max(axis=1)
     error = 4 * slowest.std() / math.sqrt(steps)
     assert expected_maximum(count, 0.4, sigma, probability, tail) == pytest.approx(slowest.mean(), abs=error)
-    for quantile in (0.5, 0.95):
-        place = maximum_quantile(count, 0.4, sigma, probability, tail, quantile)
-        assert (slowest <= place).mean() == pytest.approx(quantile, abs=4 * math.sqrt(0.25 / steps))
 
 
 def test_one_rank_waits_for_nobody_but_its_own_slow_steps() -> None:
     assert expected_maximum(1, 0.4, 0.02, 0.01, 0.5) == pytest.approx(0.4 + 0.01 * 0.5, abs=1e-7)
-
-
-@pytest.mark.parametrize("quantile", [0.05, 0.5, 0.999])
-def test_the_quantile_of_a_maximum_is_that_of_one_rank_at_the_root(quantile: float) -> None:
-    expected = NormalDist(0.4, 0.03).inv_cdf(quantile ** (1 / 500))
-    assert maximum_quantile(500, 0.4, 0.03, 0.0, 0.0, quantile) == pytest.approx(expected, abs=1e-8)
 
 
 @given(
@@ -103,5 +94,3 @@ def test_more_ranks_spread_or_slow_steps_never_wait_less(
 def test_impossible_ranks_are_refused(arguments: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="at least one rank"):
         expected_maximum(*arguments)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="quantile"):
-        maximum_quantile(2, 1.0, 0.1, 0.0, 0.0, 1.0)
