@@ -21,15 +21,20 @@ from hpcvideo.models.unit_skips import FRAMES
 
 class UnitNetwork(nn.Module):
     """units: by name, each after those that it reads; the last one gives logits [images, num_classes]. frames: of a clip.
+    gives_frames: it gives frames, [images, 3, height, width], and not logits: always those of every step, and clips may be
+    longer, what is behind `frames` is not looked at. multiple: height and width must be whole multiples of it.
 
     per_frame: in training `forward` gives the logits of every step, not their mean. delayed: connections take a step; else
     all units see one frame at a time, skips are those of an ordinary network, and frames do not know of each other.
     """
 
-    def __init__(self, units: Mapping[str, Unit], num_classes: int, frames: int) -> None:
+    def __init__(
+        self, units: Mapping[str, Unit], num_classes: int, frames: int, gives_frames: bool = False, multiple: int = 1
+    ) -> None:
         super().__init__()
         self.units = nn.ModuleDict(units)
         self.num_classes, self.frames = num_classes, frames
+        self.gives_frames, self.multiple = gives_frames, multiple
         self.per_frame, self.delayed = False, True
 
     @property
@@ -95,9 +100,12 @@ class UnitNetwork(nn.Module):
             )
 
     def forward(self, clips: Tensor) -> Tensor:
-        """[batch, frames, 3, height, width] float to logits [batch, num_classes], the mean over steps (see `per_frame`)."""
+        """[batch, frames, 3, height, width] float to logits [batch, num_classes], the mean over steps (see `per_frame`), or
+        to frames [batch, steps, 3, height, width] (see `gives_frames`)."""
+        if self.gives_frames:
+            clips = clips[:, : self.frames]
         outputs = self.outputs(clips) if self.delayed else self.frame_outputs(clips)
-        return outputs if self.per_frame and self.training else outputs.mean(1)
+        return outputs if self.gives_frames or (self.per_frame and self.training) else outputs.mean(1)
 
     def layers(self) -> list[Layer]:
         """(name, function) in execution order, their sequence is the delayed `forward`; a pipeline may cut between them.
@@ -133,7 +141,9 @@ class UnitNetwork(nn.Module):
             else:
                 features = features.unflatten(0, (-1, len(self.steps(self.frames)[source])))
             made = self._compute(names, {source: features})
-            return made.mean(1) if last else made.flatten(0, 1)
+            if last:
+                return made if self.gives_frames else made.mean(1)
+            return made.flatten(0, 1)
 
         return compute
 

@@ -188,9 +188,9 @@ class FaultRun:
             tell(pids, signal.SIGCONT)
 
     def state_after(self, step: int) -> dict[str, bytes]:
-        """The tensors of a checkpoint, as they are on disk."""
+        """The files of tensors of a checkpoint, as they are on disk."""
         folder = self.directory.checkpoints / f"step-{step}"
-        return {name: (folder / f"{name}.safetensors").read_bytes() for name in ("weights", "optimizer", "extra")}
+        return {file.name: file.read_bytes() for file in sorted(folder.glob("*.safetensors"))}
 
     def assert_ends_as(self, undisturbed: FaultRun) -> None:
         """Every bit of weights, their averages, optimizer and the rest is what it is without any fault."""
@@ -198,7 +198,7 @@ class FaultRun:
         (end,) = self.events("end")
         assert (end["step"], end["samples"], end["reason"]) == (STEPS, STEPS * 12, "finished")
         ours, theirs = self.state_after(STEPS), undisturbed.state_after(STEPS)
-        differ = [name for name in ours if ours[name] != theirs[name]]
+        differ = [name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)]
         assert not differ, f"{self.path}: {' and '.join(differ)} not as in {undisturbed.path}"
         assert not self.directory.lock.exists() and not self.ranks(), "nothing is left behind"
 

@@ -44,6 +44,16 @@ PLAIN = TrainingJob(
     command=("/env/bin/python", "-m", "hpcvideo"),
     working_directory=Path("/tmp"),
 )
+UNITS = dataclasses.replace(
+    PLAIN,
+    name="skip_sideways_r50_32f_summit_256x6",
+    config_path=Path("/project/configs/kinetics400/skip_sideways_r50_32f_summit_256x6.yaml"),
+    run_path=Path("/tmp/hpcvideo-golden/runs/skip_sideways_r50_32f_summit_256x6"),
+    nodes=256,
+    ranks_per_node=6,
+    cpus_per_rank=7,
+    overrides=("method.stages=6", "checkpoint.every_epochs=1"),
+)
 STRANGE = dataclasses.replace(
     PLAIN,
     name="it's \"x\" $(touch HACKED)",
@@ -162,6 +172,7 @@ def at_site(job: Job, name: str) -> Job:
 
 CASES: dict[str, tuple[Job, Site]] = {
     "local": (PLAIN, LOCAL),
+    "units": (UNITS, load_site("summit")),
     "generic": (PLAIN, load_site("generic")),
     "strange": (STRANGE, LOCAL),
     "full": (PLAIN, FULL_SITE),

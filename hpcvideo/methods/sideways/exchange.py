@@ -1,8 +1,9 @@
 """The messages between ranks: point to point, straight from the rank of the producer to that of the consumer.
 
 Nothing that is sent at a step is read before the next one, so no rank waits for a message within a step and any order of
-arrival does. Messages to one peer leave and are expected in the same order on both sides, connection by connection, which
-NCCL needs; gloo tells them apart by tags as well.
+arrival does. A message is waited for where it is read, at the next step, and travels until then beside the computation.
+Messages to one peer leave and are expected in the same order on both sides, connection by connection, which NCCL needs;
+gloo tells them apart by tags as well.
 """
 
 from __future__ import annotations
@@ -49,9 +50,12 @@ class Exchange:
             for channel in incoming
         }
         self._turn = 0
-        self._receiving: list[tuple[Channel, Tensor]] = []
-        self._sending: list[tuple[Channel, Tensor]] = []
-        self._work: list[Any] = []
+        self._receiving: list[tuple[Channel, Tensor, Any]] = []
+        self._sending: list[tuple[Channel, Tensor, Any]] = []
+        # Of the step before: what has come or will, and what has left or will; tensors stay alive until then.
+        self._coming: dict[Key, Any] = {}
+        self._leaving: list[tuple[Tensor, Any]] = []
+        self._whole: list[Any] = []
         self.sent = 0
         """Messages sent so far."""
 
@@ -62,39 +66,60 @@ class Exchange:
         for key, channel in self._incoming.items():
             if key in expected:
                 buffer = self._buffers[key][self._turn % channel.slots]
-                self._receiving.append((channel, buffer))
+                work = None
                 if not self._batched:
-                    self._work.append(dist.irecv(buffer, channel.peer, group=self._group, tag=channel.tag))
+                    work = dist.irecv(buffer, channel.peer, group=self._group, tag=channel.tag)
+                self._receiving.append((channel, buffer, work))
 
     def sends(self, key: Key) -> bool:
         """Whether another rank reads this message."""
         return key in self._outgoing
 
     def send(self, key: Key, message: Tensor) -> None:
-        """Send it off; the tensor must not be written to before the step is over. Raises ValueError for another shape."""
+        """Send it off; the tensor must not be written to any more. Raises ValueError for another shape."""
         channel = self._outgoing[key]
         if tuple(message.shape) != channel.shape or message.dtype != channel.dtype:
             raise ValueError(f"{key}: a message {list(message.shape)} {message.dtype}, but {channel} was agreed on")
         message = message.contiguous()
-        self._sending.append((channel, message))
-        if not self._batched:
-            self._work.append(dist.isend(message, channel.peer, group=self._group, tag=channel.tag))
+        work = None if self._batched else dist.isend(message, channel.peer, group=self._group, tag=channel.tag)
+        self._sending.append((channel, message, work))
         self.sent += 1
 
-    def finish(self) -> dict[Key, Tensor]:
-        """Wait until all of this step has been sent and received; gives what came."""
+    def turn(self) -> dict[Key, Tensor]:
+        """The step is over. Gives the tensors into which its messages come, to be read after `wait_for`; first waits until
+        all of the step before has come and left, so that no rank is more than a step ahead of what it exchanges."""
+        self.finish()
         if self._batched and (self._sending or self._receiving):
-            posts = [(dist.irecv, *one) for one in self._receiving] + [(dist.isend, *one) for one in self._sending]
+            posts = [(dist.irecv, channel, tensor) for channel, tensor, _ in self._receiving]
+            posts += [(dist.isend, channel, tensor) for channel, tensor, _ in self._sending]
             posts.sort(key=lambda post: _order(post[1]))
             operations = [
                 dist.P2POp(way, tensor, channel.peer, self._group, channel.tag) for way, channel, tensor in posts
             ]
-            self._work = dist.batch_isend_irecv(operations)
-        for work in self._work:
-            work.wait()
-        received = {channel.key: buffer for channel, buffer in self._receiving}
-        self._work, self._sending, self._receiving = [], [], []
+            self._whole = dist.batch_isend_irecv(operations)
+        self._coming = {channel.key: work for channel, _, work in self._receiving}
+        self._leaving = [(message, work) for _, message, work in self._sending]
+        received = {channel.key: buffer for channel, buffer, _ in self._receiving}
+        self._sending, self._receiving = [], []
         return received
+
+    def awaits(self, key: Key) -> bool:
+        """Whether the message of the step before has not been waited for."""
+        return key in self._coming
+
+    def wait_for(self, key: Key) -> None:
+        """Wait until the message of the step before has come; at once where it has, or none comes."""
+        if self._batched:
+            self.finish()  # one call carried them all
+        elif key in self._coming:
+            self._coming.pop(key).wait()
+
+    def finish(self) -> None:
+        """Wait until all messages of the steps that are over have come and left."""
+        for work in (*self._whole, *self._coming.values(), *(work for _, work in self._leaving)):
+            if work is not None:
+                work.wait()
+        self._whole, self._coming, self._leaving = [], {}, []
 
     @property
     def size(self) -> int:

@@ -36,7 +36,7 @@ class Executor:
         after_gradient: Callable[[UnitWorker, int, int], None] = lambda worker, step, ago: None,
     ) -> None:  # fmt: skip
         self.schedule, self._graph = schedule, schedule.graph
-        self._workers = {name: workers[name] for name in self._graph.units if name in workers}
+        self._workers = {name: workers[name] for name in self._graph.order_here(workers)}
         self._exchange, self._after_gradient = exchange, after_gradient
         ages = {
             Key("features", inlet.source, name): max(
@@ -86,8 +86,9 @@ class Executor:
             if name in self.waiting:
                 self._delayed_step(worker, step, frame, draw, ago, clock)
             elif self.schedule.forwards(name, step, self.clips_before):
+                inputs = self._inputs(name, frame, clock)
                 with clock.phase("forward"):
-                    leaves, out = worker.forward(self._inputs(name, frame), draw, differentiable=ago is not None)
+                    leaves, out = worker.forward(inputs, draw, differentiable=ago is not None)
                     if name == self._graph.top:
                         output(out.detach())
                     else:
@@ -98,15 +99,17 @@ class Executor:
                         value = out.detach() if self.schedule.counts(name, step, ago) else None
                 if ago is not None:
                     counts = self.schedule.counts(name, step, ago)
+                    cotangent = None if name == self._graph.top else self._cotangent(name, clock)
                     with clock.phase("backward"):
-                        cotangent = None if name == self._graph.top else self._cotangent(name)
                         self._send_cotangents(name, worker.pull_back(out, leaves, cotangent, counts), step)
                     if counts:
                         self._after_gradient(worker, step, ago)
-        with clock.phase("communication_exposed"):
-            if self._exchange is not None:
-                for key, message in self._exchange.finish().items():
+        if self._exchange is not None:
+            with clock.phase("communication_exposed"):
+                for key, message in self._exchange.turn().items():
                     self.mailbox.post(key, message)
+                if step == self.schedule.steps:  # what is between two clips may be saved, or forgotten
+                    self._exchange.finish()
         for waiting in self.waiting.values():
             waiting.turn()
         self.mailbox.turn()
@@ -118,14 +121,14 @@ class Executor:
         """A unit's step where cotangents wait for the input that they belong to."""
         name, waiting = worker.name, self.waiting[worker.name]
         if self.schedule.forwards(name, step, self.clips_before):
+            inputs = self._inputs(name, frame, clock)
             with clock.phase("forward"):
-                inputs = self._inputs(name, frame)
                 waiting.keep(inputs, draw)
                 self._send_features(name, worker.forward(inputs, draw, differentiable=False)[1], step)
         for child in self._graph.children(name):
             key = Key("cotangent", name, child)
             if key in self.mailbox:
-                waiting.add(child, self.mailbox.get(key))
+                waiting.add(child, self._read(key, 0, clock))
         if ago is not None:
             with clock.phase("backward"):
                 inputs, draw = waiting.matching_inputs()
@@ -135,19 +138,27 @@ class Executor:
                 self._send_cotangents(name, pulled, step)
             self._after_gradient(worker, step, ago)
 
-    def _inputs(self, name: str, frame: Tensor | None) -> list[Tensor]:
+    def _read(self, key: Key, age: int, clock: PhaseClock) -> Tensor:
+        """A message, waited for where it comes from another rank."""
+        if self._exchange is not None and self._exchange.awaits(key):
+            with clock.phase("communication_exposed"):
+                self._exchange.wait_for(key)
+        return self.mailbox.get(key, age)
+
+    def _inputs(self, name: str, frame: Tensor | None, clock: PhaseClock) -> list[Tensor]:
         inputs = []
         for inlet in self._graph.inlets[name]:
             if inlet.source == FRAMES:
                 assert frame is not None
                 inputs.append(frame)
             else:
-                inputs.append(self.mailbox.get(Key("features", inlet.source, name), inlet.age))
+                inputs.append(self._read(Key("features", inlet.source, name), inlet.age, clock))
         return inputs
 
-    def _cotangent(self, name: str) -> Tensor:
+    def _cotangent(self, name: str, clock: PhaseClock) -> Tensor:
         """The sum of the children's messages, in their order."""
-        first, *others = (self.mailbox.get(Key("cotangent", name, child)) for child in self._graph.children(name))
+        keys = [Key("cotangent", name, child) for child in self._graph.children(name)]
+        first, *others = [self._read(key, 0, clock) for key in keys]
         for other in others:
             first = first + other
         return first

@@ -21,14 +21,15 @@ Piece = dict[str, Any]
 
 class Feed:
     """ranks: unit -> rank of this replica. own: this rank. The rank of the first unit that reads frames is fed. mixup: None
-    where clips are not mixed."""
+    where clips are not mixed. future_frames: whether the loss is of frames, which the top unit's rank then has, too."""
 
     def __init__(
         self, graph: UnitGraph, ranks: Mapping[str, int], own: int, group: Any, device: torch.device,
-        mixup: Mixup | None = None,
+        mixup: Mixup | None = None, future_frames: bool = False,
     ) -> None:  # fmt: skip
         readers = [ranks[unit] for unit in graph.units if any(inlet.source == FRAMES for inlet in graph.inlets[unit])]
-        self._fed, self._readers, self._top = readers[0], set(readers), ranks[graph.top]
+        self._fed, self._top = readers[0], ranks[graph.top]
+        self._readers = {*readers, self._top} if future_frames else set(readers)
         self._ranks = sorted(set(ranks.values()))
         self._own, self._group, self._device, self._mixup = own, group, device, mixup
 

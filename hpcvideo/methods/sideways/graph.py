@@ -6,7 +6,7 @@ the gradient down in the same way, one step a connection. Notation: arXiv 2001.0
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -55,6 +55,13 @@ class UnitGraph:
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """(producer, consumer) of every connection between two units, sorted; each carries a message either way a step."""
         return tuple((producer, consumer) for consumer in self.units for producer in self.parents(consumer))
+
+    def order_here(self, here: Container[str]) -> list[str]:
+        """The units of one rank in the order in which it computes them: units do not wait for each other within a step, so
+        first those that exchange with other ranks, whose messages then travel beside the rest of the step."""
+        own = [unit for unit in self.units if unit in here]
+        abroad = {unit for pair in self.pairs if (pair[0] in here) != (pair[1] in here) for unit in pair}
+        return sorted(own, key=lambda unit: unit not in abroad)
 
     @cached_property
     def has_skips(self) -> bool:

@@ -19,21 +19,26 @@ from hpcvideo.methods.averaged_weights import AveragedWeights, in_place_of_train
 from hpcvideo.methods.forward_key import forward_key
 from hpcvideo.methods.named_state import load_model_state
 from hpcvideo.methods.options import DelayedOptions, SidewaysOptions
+from hpcvideo.methods.pipeline.plan import PipelinePlan
 from hpcvideo.methods.precision import computing_in
 from hpcvideo.methods.protocol import BatchShare, Holders, MethodParts, StepResult
 from hpcvideo.methods.sideways.exchange import Exchange
 from hpcvideo.methods.sideways.executor import Executor
 from hpcvideo.methods.sideways.feed import Feed, Piece, frame_of
 from hpcvideo.methods.sideways.graph import UnitGraph
-from hpcvideo.methods.sideways.network_check import rule_of, unit_network_of
+from hpcvideo.methods.sideways.live import LiveClock, steps_to_learn
+from hpcvideo.methods.sideways.network_check import draws_again, rule_of, unit_network_of
 from hpcvideo.methods.sideways.plan import channels_of, unit_shapes
 from hpcvideo.methods.sideways.schedule import ClipSchedule
 from hpcvideo.methods.sideways.stage_plan import plan_units
+from hpcvideo.methods.sideways.streams import Streams, holder_label
 from hpcvideo.methods.sideways.under_way import load_under_way, under_way_state
 from hpcvideo.methods.sideways.unit_state import Owned, load_units_optimizer_state, units_optimizer_state
+from hpcvideo.methods.sideways.unit_times import time_units
 from hpcvideo.methods.sideways.units import UnitWorker
 from hpcvideo.models.batch_norm import running_statistics, share_batch_norms
 from hpcvideo.models.precise_statistics import measured_statistics
+from hpcvideo.models.unit_network import UnitNetwork
 from hpcvideo.runs.phases import PhaseClock
 from hpcvideo.tasks.mixup import mixup_key
 
@@ -52,9 +57,7 @@ class Sideways:
         self._task, self._split, self._device, self._seed = parts.task, parts.split, parts.device, parts.seed
         self._options = options
         self._template = copy.deepcopy(network).to("meta")
-        self.plan = plan_units(
-            method, options, self._template, parts.clip_shape, parts.split, parts.place.local_world_size
-        )
+        self.plan = self._decide(parts, method, network)
         self._grid = self.plan.grid
         self.placement = {name: number for number, stage in enumerate(self.plan.stages) for name in stage.layers}
         self._graph = UnitGraph(network.inlets)
@@ -90,18 +93,35 @@ class Sideways:
         ranks = self._grid.replica_ranks(self._replica)
         self._feed = Feed(
             self._graph, {name: ranks[stage] for name, stage in self.placement.items()}, rank, self._stages,
-            parts.device.torch_device, parts.mixup,
+            parts.device.torch_device, parts.mixup, parts.task.future_frames > 0,
         )  # fmt: skip
         self._executor = self._make_executor(self._schedule, parts.split.micro_batch, parts.clip_shape[2:])
         self._readers: dict[tuple[int, ...], Executor] = {}
         # Labels of this clip and, in a stream, of the one before it, which the top unit's frames may still be of.
         self._pieces: list[Piece] = []
         self._micro = 0
+        self._live = None
+        if parts.live is not None:
+            lag = steps_to_learn(self._graph, self._schedule.rule)
+            self._live = LiveClock(parts.live.frames_per_second, lag, parts.device.synchronise)
         self._statistics = list(running_statistics(self._own).values())  # looked up once: this is asked for every step
         self._averaged = self._template_averaged = None
         if parts.ema_decay is not None:
             self._averaged = AveragedWeights(self._own, parts.ema_decay)
             self._template_averaged = AveragedWeights(self._template, parts.ema_decay)
+
+    def _decide(self, parts: MethodParts, method: str, network: UnitNetwork) -> PipelinePlan:
+        """Who computes what: measured times and, on uneven allocations, ranks a node differ, so rank 0's are told to all."""
+        seconds: list[tuple[float, float]] | None = None
+        if self._options.balance == "measured" and parts.place.rank == 0:
+            frame = (parts.split.micro_batch, *parts.clip_shape[1:])
+            seconds = time_units(network, frame, parts.device, computing_in(parts.precision, parts.device))
+        decided = [seconds, parts.place.local_world_size]
+        dist.broadcast_object_list(decided)
+        seconds, ranks_per_node = decided
+        return plan_units(
+            method, self._options, self._template, parts.clip_shape, parts.split, ranks_per_node, seconds=seconds
+        )
 
     @property
     def share(self) -> BatchShare:
@@ -112,6 +132,7 @@ class Sideways:
         return {
             "stages": [list(stage.layers) for stage in self.plan.stages],
             "replicas": self._grid.replicas,
+            "stages_adjacent": self._grid.stages_adjacent,
             "balance": self.plan.balance,
             "bubble": self.plan.bubble,
             "precision": self._precision,
@@ -142,15 +163,20 @@ class Sideways:
                 piece = self._feed.deal(given)
             with clock.phase("to_device"):
                 piece = self._feed.place(piece, mixup_key(self._seed, step, place))
-            labels = {key: value for key, value in piece.items() if key != "clips"}
+            labels = piece if self._task.future_frames else {key: value for key, value in piece.items() if key != "clips"}
             self._pieces = [labels, *self._pieces][: 2 if self._schedule.streams else 1]
             self._executor.begin_clip()
             seed = forward_key(self._seed, step, place)
             for number in range(1, self._schedule.steps + 1):
+                if self._live is not None:
+                    with clock.phase("data_wait"):
+                        self._live.arrive()
                 with clock.phase("to_device"):
                     frame = frame_of(piece, self._schedule.frame(number))
-                loss = self._executor.step(number, frame, self._loss, seed, clock)
+                loss = self._executor.step(number, frame, partial(self._loss, number), seed, clock)
                 losses += [] if loss is None else [loss]
+                if self._live is not None:
+                    self._live.updated()
             self._executor.end_clip()
         if self._averaged is not None:
             with clock.phase("optimizer"):
@@ -158,8 +184,19 @@ class Sideways:
         with clock.phase("communication_exposed"):
             return self._share_result(losses)
 
-    def _loss(self, outputs: Tensor, ago: int) -> Tensor:
-        return self._task.loss(outputs, self._pieces[ago])
+    def _loss(self, step: int, outputs: Tensor, ago: int) -> Tensor:
+        """Of the top unit's output of a step, which belongs to the clip that its newest frame is of."""
+        frames = self._schedule.frames
+        newest = step + ago * frames - self._graph.shortest(self._graph.top) + 1
+        if newest > frames and self._schedule.boundary == "continuous":
+            ago, newest = ago - 1, newest - frames
+        piece = self._pieces[ago]
+        if not self._task.future_frames:
+            return self._task.loss(outputs, piece)
+        # Of a clip up to the frame to predict that is the last one. A clip that is drained holds its last frame.
+        end = min(newest, frames) + self._task.future_frames
+        seen = {key: piece[key][:, :end] for key in ("clips", "frame_numbers")}
+        return self._task.loss(outputs.unsqueeze(1), {**piece, **seen})
 
     def _after_gradient(self, worker: UnitWorker, step: int, ago: int) -> None:
         """Update the unit where its cycle is complete: its every n-th gradient of a clip, and the last one."""
@@ -192,7 +229,8 @@ class Sideways:
             shared[-1] = torch.stack(losses).mean()
         if self._grid.stages > 1:
             dist.all_reduce(shared, group=self._stages)
-        return StepResult(float(shared[-1]), float(torch.linalg.vector_norm(shared[:-1])))
+        latencies = () if self._live is None else self._live.take()
+        return StepResult(float(shared[-1]), float(torch.linalg.vector_norm(shared[:-1])), latencies=latencies)
 
     @torch.no_grad()
     def evaluate(self, batch: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any]] | None:
@@ -200,20 +238,22 @@ class Sideways:
         return self._read(batch)
 
     def _read(self, batch: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any]] | None:
-        """The mean output over all steps whose frames are all the clip's, in the mode in which the units are."""
+        """The outputs of all steps whose frames are all the clip's, in the mode in which the units are: their mean, or,
+        where they are frames, all of them, [batch, steps, ...]."""
         piece = self._feed.place(self._feed.deal(batch, all_shapes=True))
         shape: tuple[int, ...] = piece["shape"]
         if shape not in self._readers:
             self._readers[shape] = self._make_executor(self._reading, shape[0], shape[-2:])
         reader = self._readers[shape]
         reader.begin_clip()
-        sums: list[Tensor] = []
+        kept: list[Tensor] = []  # one sum, or all
+        every = self._task.future_frames > 0
         for number in range(1, self._reading.steps + 1):
             frame = frame_of(piece, self._reading.frame(number))
-            reader.step(number, frame, output=lambda out: sums.append(sums.pop() + out if sums else out))
-        if not sums:
+            reader.step(number, frame, output=lambda out: kept.append(kept.pop() + out if kept and not every else out))
+        if not kept:
             return None
-        return sums[0] / len(self._reading.output_steps), piece
+        return torch.stack(kept, dim=1) if every else kept[0] / len(self._reading.output_steps), piece
 
     def averaged_weights(self) -> AbstractContextManager[bool]:
         return in_place_of_trained(self._averaged)
@@ -245,7 +285,7 @@ class Sideways:
 
     def holders(self, part: str) -> Holders:
         if part == "extra" and self._schedule.streams:
-            return Holders((self._rank,), f"stage-{self._stage_number}-replica-{self._replica}")
+            return Holders((self._rank,), holder_label(self._stage_number, self._replica))
         ranks = self._grid.stage_ranks(self._stage_number)
         return Holders(ranks, f"stage-{self._stage_number}" if self._grid.stages > 1 else "")
 
@@ -261,7 +301,9 @@ class Sideways:
         if self._averaged is not None:
             self._averaged.load(extra)
         device = self._device.torch_device
-        self._pieces = load_under_way(self._executor, self._replica, self._grid.replicas, extra, device)
+        now = Streams(self._grid.replicas, self._split.micro_batch)
+        drawn = draws_again(self._template, self._schedule.rule)
+        self._pieces = load_under_way(self._executor, self._replica, now, extra, device, drawn)
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         load_model_state(self._template, weights)

@@ -32,6 +32,11 @@ def rule_of(options: SidewaysOptions | DelayedOptions) -> Rule:
     return "delayed" if isinstance(options, DelayedOptions) else "sideways"
 
 
+def draws_again(network: UnitNetwork, rule: Rule) -> bool:
+    """Whether a unit draws random numbers anew for an input that has waited for its cotangents."""
+    return rule == "delayed" and any(network.unit(name).draws for name in network.units if name != network.top)
+
+
 def check_unit_network(method: str, model: nn.Module, options: object) -> None:
     """Raise InputError where the network is none of units, its connections are not what the method's name says, clips are
     too short for it, or it has no meaning frame by frame."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from hpcvideo.distributed.placement import cut_into_stages
+from hpcvideo.distributed.placement import deal_to_stages
 from hpcvideo.errors import InputError
 from hpcvideo.methods.pipeline.layers import LayerCost
 from hpcvideo.methods.sideways.exchange import Channel
@@ -18,6 +18,8 @@ from hpcvideo.methods.sideways.mailbox import Key
 from hpcvideo.methods.sideways.schedule import Rule
 from hpcvideo.models.unit_network import UnitNetwork
 from hpcvideo.models.unit_skips import FRAMES
+
+_WORTH_MESSAGES = 0.05
 
 
 def unit_shapes(network: UnitNetwork, frame: Sequence[int]) -> dict[str, tuple[int, ...]]:
@@ -67,24 +69,30 @@ def count_units(network: UnitNetwork, frame: Sequence[int]) -> list[LayerCost]:
 
 
 def place_units(
-    costs: Sequence[LayerCost], stages: int, placement: Sequence[Sequence[str]] | None = None
-) -> dict[str, int]:
+    graph: UnitGraph, costs: Sequence[LayerCost], loads: Sequence[float], stages: int,
+    placement: Sequence[Sequence[str]] | None = None, freely: bool = False,
+) -> dict[str, int]:  # fmt: skip
     """Unit -> the stage that computes it.
 
-    placement: the units of each stage, in any order; None makes runs of neighbours whose dearest costs least. Raises
-    InputError where it does not name every unit once, or there are more stages than units with parameters.
+    loads: of each unit over a clip (unit_times.unit_loads). placement: the units of each stage, in any order; None makes
+    runs of neighbours whose dearest costs least. freely: or any other deal whose dearest stage costs a twentieth less, at
+    the price of more messages (hpcvideo.distributed.placement.deal_to_stages). Raises InputError where a placement does not
+    name every unit once, or there are more stages than units with parameters.
     """
     names = [cost.name for cost in costs]
     if placement is None:
-        flops = [float(cost.flops) for cost in costs]
         with_parameters = [cost.parameter_count > 0 for cost in costs]
         if stages > sum(with_parameters):
             raise InputError(
                 f"method.stages = {stages}, but only {sum(with_parameters)} units have parameters; "
                 f"use {sum(with_parameters)} or fewer"
             )
-        cut = cut_into_stages(flops, stages, counts=with_parameters)
-        return {names[item]: stage for stage, part in enumerate(cut) for item in part}
+        flows = {
+            (names.index(producer), names.index(consumer)): 2.0 * costs[names.index(producer)].output_bytes
+            for producer, consumer in graph.pairs
+        }
+        dealt = deal_to_stages(loads, stages, flows, counts=with_parameters, gain=_WORTH_MESSAGES if freely else 1.0)
+        return {names[item]: stage for stage, part in enumerate(dealt) for item in part}
     placed = [name for part in placement for name in part]
     if len(placement) != stages or sorted(placed) != sorted(names) or not all(placement):
         raise InputError(

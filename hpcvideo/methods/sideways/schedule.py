@@ -20,9 +20,10 @@ Rule = Literal["sideways", "delayed", "forward"]
 """sideways: a cotangent is pulled back at the input of the step in which it arrives. delayed: at the input that it belongs
 to, which is kept until then. forward: no gradients at all, as in evaluation."""
 
-Boundary = Literal["reset", "drain", "stream"]
+Boundary = Literal["reset", "drain", "stream", "continuous"]
 """reset: a clip begins with empty messages. drain: as well, and its last frame is held until all its gradients have come
-down. stream: clips follow one another without a gap; what would mix two of them is left out."""
+down. stream: clips follow one another without a gap; what would mix two of them is left out. continuous: as well, but they
+are parts of one video, so nothing is: once the first frames have come through, every unit learns at every step."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,14 @@ class ClipSchedule:
     @property
     def streams(self) -> bool:
         """Whether messages of one clip meet the next one."""
-        return self.boundary == "stream" and self.rule != "forward"
+        return self.boundary in ("stream", "continuous") and self.rule != "forward"
 
     @cached_property
     def steps(self) -> int:
         """Steps a clip takes: `frames` where they stream; K + 2 D - 2 on a chain that is drained."""
         if self.rule == "forward":
             return self.output_steps.stop - 1
-        if self.boundary == "stream" or (self.boundary, self.rule) == ("reset", "sideways"):
+        if self.streams or (self.boundary, self.rule) == ("reset", "sideways"):
             return self.frames
         return max(self.gradient_steps(unit).stop for unit in self.graph.units) - 1
 
@@ -80,11 +81,14 @@ class ClipSchedule:
             return range(0)
         if self.rule == "delayed":
             rises, lag = graph.rises(unit), graph.match_lag(unit)
-            return range(self.output_steps.start - max(rises) + lag, self.output_steps.stop - min(rises) + lag)
+            first = self.output_steps.start - max(rises) + lag
+            if self.boundary == "continuous":  # as many as there are frames: the next clip's follow at once
+                return range(first, first + self.frames)
+            return range(first, self.output_steps.stop - min(rises) + lag)
         first = graph.first_gradient(unit)
         if self.boundary == "reset":
             return range(first, self.frames + 1)
-        if self.boundary == "drain":
+        if self.boundary in ("drain", "continuous"):
             return range(first, first + self.frames)
         return range(first, self.frames + graph.newest_lag(unit) + 1)
 
@@ -114,8 +118,10 @@ class ClipSchedule:
     def clips_ago(self, unit: str, step: int, clips_before: int) -> int | None:
         """To which clip the cotangent belongs that the unit pulls back at a step: 0 this one, 1 the one before, ...; None
         where it does not."""
-        for ago in range(clips_before + 1 if self.streams else 1):
-            if step + ago * self.frames in self._pull_steps[unit]:
+        steps = self._pull_steps[unit]
+        before = min(clips_before, steps.stop // self.frames) if self.streams else 0
+        for ago in range(before + 1):
+            if step + ago * self.frames in steps:
                 return ago
         return None
 
@@ -135,9 +141,9 @@ class ClipSchedule:
 
 def least_frames(graph: UnitGraph, boundary: Boundary, rule: Rule) -> int:
     """Frames a clip must have so that every unit gets a gradient of its own clip: 2 D - 1 on a chain of D units, 1 where it
-    is drained or delayed."""
+    is drained or delayed, D where it is part of a continuous video: no output comes later than in the next part."""
     if rule == "forward" or (boundary, rule) == ("reset", "delayed") or boundary == "drain":
         return graph.receptive_frames
-    if rule == "delayed":
+    if rule == "delayed" or boundary == "continuous":
         return max(graph.receptive_frames, graph.longest(graph.top))
     return max(graph.first_gradient(unit) for unit in graph.units)

@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from hpcvideo.errors import InputError
 from hpcvideo.methods.sideways.executor import Executor, part_of
 from hpcvideo.methods.sideways.feed import Piece
-
-_PREFIX = "under_way"
+from hpcvideo.methods.sideways.streams import PREFIX, Streams, check_streams, deal, streams_in
 
 
 def under_way_state(executor: Executor, replica: int, pieces: Sequence[Piece]) -> dict[str, Tensor]:
@@ -22,23 +20,23 @@ def under_way_state(executor: Executor, replica: int, pieces: Sequence[Piece]) -
     state = executor.state()
     for ago, piece in enumerate(pieces):
         state |= {f"piece/{ago}/{key}": value for key, value in _tensors(piece).items()}
-    return {f"{_PREFIX}/{replica}/{key}": value for key, value in state.items()}
+    return {f"{PREFIX}/{replica}/{key}": value for key, value in state.items()}
 
 
 def load_under_way(
-    executor: Executor, replica: int, replicas: int, extra: Mapping[str, Tensor], device: torch.device
+    executor: Executor, replica: int, now: Streams, extra: Mapping[str, Tensor], device: torch.device, drawn: bool = False
 ) -> list[Piece]:
-    """Set what `under_way_state` gave, of which `extra` may hold more; gives the pieces. Without any a stream begins anew.
+    """Set what `under_way_state` gave on all ranks, of which `extra` may hold more; gives the pieces. Without any a stream
+    begins anew.
 
-    Raises InputError where there were other replicas: their messages are of other clips.
+    now: the streams of this run; other replicas than there were take over its rows. drawn: as in `check_streams`. Raises
+    InputError where that cannot be.
     """
-    there = {name.split("/")[1] for name in extra if name.startswith(f"{_PREFIX}/")}
-    if executor.schedule.streams and there and len(there) != replicas:
-        raise InputError(
-            f"the checkpoint has messages under way of {len(there)} replicas, but there are {replicas} now: a stream cannot "
-            f"be dealt anew; use ranks = {len(there)} x method.stages"
-        )
-    own = part_of(extra, f"{_PREFIX}/{replica}/")
+    own = part_of(extra, f"{PREFIX}/{replica}/")
+    there = streams_in({name: tensor.shape for name, tensor in extra.items()}) if executor.schedule.streams else None
+    if there is not None and there != now:
+        check_streams(there, now, any(name.endswith("/mix_weight") for name in extra), drawn)
+        own = deal(extra, executor.schedule.rule, there, now, replica)
     executor.load({key: value.to(device, copy=True) for key, value in own.items() if not key.startswith("piece/")})
     pieces: dict[int, Piece] = {}
     for key, value in part_of(own, "piece/").items():
@@ -48,8 +46,8 @@ def load_under_way(
 
 
 def _tensors(piece: Piece) -> dict[str, Tensor]:
-    """What of a piece the loss needs, as tensors: no clips, no ids."""
-    found = {key: value for key, value in piece.items() if isinstance(value, Tensor) and key != "clips"}
+    """What of a piece the loss needs, as tensors: no ids."""
+    found = {key: value for key, value in piece.items() if isinstance(value, Tensor)}
     if "mix_weight" in piece:
         found["mix_weight"] = torch.tensor(piece["mix_weight"], dtype=torch.float64)
     return found

@@ -17,6 +17,7 @@ from hpcvideo.methods.end_to_end import EndToEnd
 from hpcvideo.methods.protocol import MethodParts
 from hpcvideo.methods.sideways.network_check import check_unit_network, read_as_trained, unit_network_of
 from hpcvideo.tasks import Task
+from hpcvideo.tasks.protocol import Targets
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,21 @@ class PerFrameTask:
         """The task's."""
         return self.task.num_outputs
 
+    @property
+    def one_label(self) -> bool:
+        """The task's."""
+        return self.task.one_label
+
+    @property
+    def targets(self) -> Targets | None:
+        """The task's."""
+        return self.task.targets
+
+    @property
+    def future_frames(self) -> int:
+        """The task's."""
+        return self.task.future_frames
+
     def protocol(self, views: str) -> str:
         """The task's."""
         return self.task.protocol(views)
@@ -40,6 +56,8 @@ class PerFrameTask:
 
     def loss(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """The mean of the task's loss at every step."""
+        if self.task.future_frames:  # its outputs are of every step anyway
+            return self.task.loss(outputs, batch)
         return torch.stack([self.task.loss(outputs[:, step], batch) for step in range(outputs.shape[1])]).mean()
 
     def score(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
@@ -50,9 +68,13 @@ class PerFrameTask:
         """The task's."""
         return self.task.predictions(outputs, batch)
 
-    def metrics(self, sums: Tensor) -> dict[str, float]:
+    def rows(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor | None:
         """The task's."""
-        return self.task.metrics(sums)
+        return self.task.rows(outputs, batch)
+
+    def metrics(self, sums: Tensor, rows: Tensor | None = None) -> dict[str, float]:
+        """The task's."""
+        return self.task.metrics(sums, rows)
 
 
 def whole_clip(parts: MethodParts, method: Literal["bp", "unrolled"], **options: Any) -> EndToEnd:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from hpcvideo.config.optimizers import LarsConfig, SgdConfig
 from hpcvideo.config.schema import RecipeConfig
 from hpcvideo.scaling.model.compute import Precision
 from hpcvideo.scaling.model.estimate import Values
@@ -38,9 +39,9 @@ class RankMemory:
 
 
 def state_copies(recipe: RecipeConfig) -> int:
-    """Numbers that the recipe's optimizer keeps for each parameter: 2 for LAMB, 1 for momentum, 0 without."""
+    """Numbers that the recipe's optimizer keeps for each parameter: 2 for LAMB and AdamW, 1 for momentum, 0 without."""
     optimizer = recipe.optimizer
-    return 2 if optimizer.name == "lamb" else int(optimizer.momentum > 0)
+    return int(optimizer.momentum > 0) if isinstance(optimizer, SgdConfig | LarsConfig) else 2
 
 
 def rank_memory(

@@ -1,14 +1,15 @@
 """Sideways by events: what the real schedule lets each unit do at each step, with seconds for all of it.
 
-Follows hpcvideo.methods.sideways.executor: a rank computes its units one after the other, sends what each makes while it
-goes on, and ends a step when all its messages of the step have arrived, those that it sent and those that it gets. So
-neighbours keep step with each other, and ranks far apart need not.
+Follows hpcvideo.methods.sideways.executor: a rank computes its units one after the other, those that exchange with other
+ranks first, and sends what each makes while it goes on. A message is waited for at the next step, where it is read, and at
+the latest at that step's end, as are those that were sent. So neighbours keep step with each other within a step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from hpcvideo.methods.sideways.schedule import ClipSchedule
 from hpcvideo.scaling.model.schedule_boxes import Box
@@ -74,6 +75,16 @@ def simulate_sideways(
     return simulation.clip(clips_before)
 
 
+class _Message(NamedTuple):
+    """From unit to unit of another rank; when it is made, and how long it is on its way."""
+
+    kind: str
+    source: str
+    target: str
+    made: float
+    seconds: float
+
+
 class _Simulation:
     """The ranks' clocks, clip after clip."""
 
@@ -81,8 +92,12 @@ class _Simulation:
         self, schedule: ClipSchedule, times: Mapping[str, UnitTimes], placement: Mapping[str, int], ranks: int, batched: bool
     ) -> None:
         self._schedule, self._times, self._placement, self._batched = schedule, times, placement, batched
-        self._units = [[unit for unit in schedule.graph.units if placement[unit] == rank] for rank in range(ranks)]
+        here = [[unit for unit in schedule.graph.units if placement[unit] == rank] for rank in range(ranks)]
+        self._units = [schedule.graph.order_here(units) for units in here]
         self._clocks = [0.0] * ranks
+        # Of the step before: when what a unit reads comes, and when all has come and left that a rank sends or gets.
+        self._coming: dict[tuple[str, str], float] = {}
+        self._settled = [0.0] * ranks
         self._boxes: list[Box] = []
 
     def clip(self, clips_before: int) -> SidewaysRun:
@@ -104,24 +119,40 @@ class _Simulation:
     def _step(self, step: int, clips_before: int) -> None:
         begins = list(self._clocks)
         ends = list(begins)
-        messages: list[tuple[int, int, float, float]] = []  # from rank, to rank, when made, seconds
+        messages: list[_Message] = []
         for rank, units in enumerate(self._units):
             for unit in units:
                 ends[rank] = self._compute(unit, step, clips_before, ends[rank], messages)
         for rank, end in enumerate(ends):
-            self._clocks[rank] = end
-        for source, target, made, seconds in messages:
+            ends[rank] = self._wait(rank, end, self._settled[rank])
+        settled, self._coming = list(ends), {}
+        for message in messages:
+            source, target = self._placement[message.source], self._placement[message.target]
             # The receiver is ready for a step's messages from the step's begin on.
-            start = max(ends[source], ends[target]) if self._batched else max(made, begins[target])
-            arrival = start + seconds
+            start = max(ends[source], ends[target]) if self._batched else max(message.made, begins[target])
+            arrival = start + message.seconds
             self._box(source, "send", start, arrival, str(step))
+            read = (message.kind, message.target)
+            self._coming[read] = max(arrival, self._coming.get(read, 0.0))
             for rank in (source, target):
-                self._clocks[rank] = max(self._clocks[rank], arrival)
-        for rank, end in enumerate(ends):
-            self._box(rank, "wait", end, self._clocks[rank], "")
+                settled[rank] = max(settled[rank], arrival)
+        if step == self._schedule.steps:  # between two clips nothing is on its way
+            ends = [self._wait(rank, end, settled[rank]) for rank, end in enumerate(ends)]
+        self._clocks, self._settled = ends, settled
+
+    def _received(self, kind: str, unit: str, now: float) -> float:
+        """When the unit, whose turn it is, has what it reads from other ranks; in a batch all comes together."""
+        if (kind, unit) not in self._coming:
+            return now
+        rank = self._placement[unit]
+        return self._wait(rank, now, self._settled[rank] if self._batched else self._coming[kind, unit])
+
+    def _wait(self, rank: int, now: float, until: float) -> float:
+        self._box(rank, "wait", now, until, "")
+        return max(now, until)
 
     def _compute(
-        self, unit: str, step: int, clips_before: int, now: float, messages: list[tuple[int, int, float, float]]
+        self, unit: str, step: int, clips_before: int, now: float, messages: list[_Message]
     ) -> float:
         """The unit's work of a step from `now` on; gives its end, and adds what it sends to other ranks."""
         schedule, times, rank = self._schedule, self._times[unit], self._placement[unit]
@@ -129,28 +160,30 @@ class _Simulation:
         pulls_back = schedule.clips_ago(unit, step, clips_before) is not None
         label = str(step)
         if goes_forward:
+            now = self._received("features", unit, now)
             self._box(rank, "forward", now, now + times.forward, label)
             now += times.forward
-            messages += self._sent(unit, schedule.graph.children(unit), step, now, times.features_send)
+            messages += self._sent("features", unit, schedule.graph.children(unit), step, now, times.features_send)
         # The delayed mode pulls back at an older input, through which it goes forward once more; the top has none older.
         again = schedule.rule == "delayed" and unit != schedule.graph.top
+        if again or (pulls_back and goes_forward):  # delayed units take cotangents in as they come
+            now = self._received("cotangent", unit, now)
         if pulls_back and (goes_forward or again):
             if again:
                 self._box(rank, "forward", now, now + times.forward, label)
                 now += times.forward
             self._box(rank, "backward", now, now + times.backward, label)
             now += times.backward
-            messages += self._sent(unit, schedule.graph.parents(unit), step, now, times.cotangent_send)
+            messages += self._sent("cotangent", unit, schedule.graph.parents(unit), step, now, times.cotangent_send)
         return now
 
     def _sent(
-        self, unit: str, others: tuple[str, ...], step: int, now: float, seconds: float
-    ) -> list[tuple[int, int, float, float]]:
+        self, kind: str, unit: str, others: tuple[str, ...], step: int, now: float, seconds: float
+    ) -> list[_Message]:
         if not self._schedule.hands_on(step):
             return []
-        source = self._placement[unit]
-        targets = [self._placement[other] for other in others]
-        return [(source, target, now, seconds) for target in targets if target != source]
+        home = self._placement[unit]
+        return [_Message(kind, unit, other, now, seconds) for other in others if self._placement[other] != home]
 
     def _box(self, row: int, kind: str, start: float, end: float, label: str) -> None:
         if end > start:

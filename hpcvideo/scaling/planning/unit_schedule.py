@@ -16,6 +16,7 @@ from hpcvideo.methods.sideways.graph import UnitGraph
 from hpcvideo.methods.sideways.network_check import rule_of, unit_network_of
 from hpcvideo.methods.sideways.plan import count_units, place_units
 from hpcvideo.methods.sideways.schedule import ClipSchedule
+from hpcvideo.methods.sideways.unit_times import counted_loads
 from hpcvideo.models import create_model
 from hpcvideo.scaling.model.estimate import Values
 from hpcvideo.scaling.model.pipeline_simulation import handover_seconds
@@ -50,7 +51,7 @@ def unit_schedule_svg(config: RunConfig, system: System, nodes: int, ranks_per_n
     network = unit_network_of(model, name)
     schedule = ClipSchedule(UnitGraph(network.inlets), config.model.frames, options.boundary, rule_of(options))
     costs = count_units(network, (split.micro_batch, 3, config.data.size, config.data.size))
-    placement = place_units(costs, options.stages, options.placement)
+    placement = place_units(schedule.graph, costs, counted_loads(schedule, costs), options.stages, options.placement)
     same_node = nodes == 1 or ranks_per_node % options.stages == 0
     times = _times(costs, schedule, config.recipe.precision != "fp32", same_node, values)
     run = simulate_sideways(schedule, times, placement, batched=not exchanges_by_gloo(values))

@@ -123,13 +123,14 @@ def test_units_are_placed_by_cost_or_as_the_config_says() -> None:
     first = costs[0]
     assert first.forward_flops == 2 * 2 * 16 * 27 * 32 * 32  # images, channels, 3x3x3 products, pixels
     assert first.output_shape == (2, 16, 16, 16)
-    placed = place_units(costs, 3)
+    graph, loads = UnitGraph(network.inlets), [float(cost.flops) for cost in costs]
+    placed = place_units(graph, costs, loads, 3)
     assert sorted(placed.values()) == list(placed.values())
     assert set(placed.values()) == {0, 1, 2}
     names = [cost.name for cost in costs]
-    assert place_units(costs, 2, [names[1::2], names[::2]])["conv1"] == 1
+    assert place_units(graph, costs, loads, 2, [names[1::2], names[::2]])["conv1"] == 1
     with pytest.raises(InputError, match="name each of the units"):
-        place_units(costs, 2, [names[:4], names[3:]])
+        place_units(graph, costs, loads, 2, [names[:4], names[3:]])
 
 
 @pytest.mark.parametrize("options", [SidewaysOptions(stages=2), DelayedOptions(stages=2, boundary="stream")])

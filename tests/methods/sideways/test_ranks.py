@@ -187,7 +187,6 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rest[f"{kind}-rest-elsewhere"] = case(kind, 3, SKIP_MAPS["three-scattered"], **onwards)
         rest[f"{kind}-forgetful"] = case(kind, **onwards, without_extra=True, recipe={"gradient_clip": 0.5})
         rest[f"{kind}-plain"] = case(kind, steps=[0, 4], evaluate=0, recipe={"gradient_clip": 0.5})
-    rest["more-replicas"] = case("every2", **{**onwards, "load": str(folder / "every2-half")}, ranks=2)
     run_cases(folder, rest)
     return folder
 
@@ -203,9 +202,3 @@ def test_p16_without_the_messages_in_flight_a_stream_would_go_another_way(resume
     for kind in ("every2", "delayed"):
         assert differing(resumed, f"{kind}-plain", f"{kind}-forgetful", ("weights",))
     assert differing(resumed, "reset-plain", "reset-forgetful", ("weights",)) == []
-
-
-def test_a_stream_cannot_be_dealt_to_other_replicas_and_says_so(resumed: Path) -> None:
-    told = facts(resumed, "more-replicas")[0]["refused"]
-    assert "messages under way of 1 replicas, but there are 2" in told
-    assert "\n" not in told
