@@ -25,7 +25,7 @@ def test_every_parameter_has_one_role_in_the_models_order(name):
     roles = parameter_roles(model)
     assert list(roles) == [parameter for parameter, _ in model.named_parameters()]
     one_axis = {parameter for parameter, value in model.named_parameters() if value.ndim == 1}
-    assert {parameter for parameter, role in roles.items() if role in ("normalisation", "head_bias")} == one_axis
+    assert {parameter for parameter, role in roles.items() if role in ("normalisation", "bias", "head_bias")} == one_axis
 
 
 def test_a_plain_bias_is_a_bias():

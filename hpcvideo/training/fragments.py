@@ -1,0 +1,59 @@
+"""What follows for a run from a method that takes its clips in fragments; counted from the config, without memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from hpcvideo.config import RunConfig
+from hpcvideo.errors import InputError
+from hpcvideo.methods.options import ProgressiveOptions
+from hpcvideo.methods.progressive.fragments import ClipCuts
+from hpcvideo.methods.registry import clip_cuts
+from hpcvideo.models import create_model
+from hpcvideo.training.task import make_task
+
+
+def cuts_of(config: RunConfig, model: nn.Module | None = None) -> ClipCuts | None:
+    """How the config's clips are cut; None where its method takes them whole. model: the config's, if it is at hand.
+
+    Raises InputError where the model cannot read such fragments.
+    """
+    if config.method.name != "progressive":
+        return None
+    if model is None:
+        with torch.device("meta"):
+            model = create_model(
+                config.model.name, make_task(config).num_outputs, config.model.frames, **config.model.options
+            )
+    return clip_cuts(config.method.name, config.method.options(), model, config.model.frames)
+
+
+def check_cuts(config: RunConfig, model: nn.Module) -> None:
+    """Raise InputError where the config's model or staging does not fit fragments."""
+    cuts = cuts_of(config, model)
+    if cuts is not None and cuts.an_update_each and config.data.stage and config.data.stage.mode == "partition":
+        raise InputError(
+            "method.update: fragment with data.stage.mode: partition: what a node needs is staged by videos, but here steps "
+            "count fragments; use stage.mode: broadcast, or update: video"
+        )
+
+
+def updates_per_batch(config: RunConfig) -> int:
+    """Steps of the trainer in which a global batch is used up: 1, or its fragments where each is an update."""
+    cuts = cuts_of(config)
+    return 1 if cuts is None else cuts.updates_per_clip
+
+
+def frames_at_once(config: RunConfig) -> int:
+    """Frames of a clip whose activations are in memory together: all, or those of a fragment and what it carries."""
+    cuts = cuts_of(config)
+    if cuts is None or ProgressiveOptions(**config.method.options()).across_seams:
+        return config.model.frames
+    return min(config.model.frames, max(cuts.longest, *ProgressiveOptions(**config.method.options()).lengths))
+
+
+def frames_of_statistics(config: RunConfig) -> int:
+    """Frames of a clip that one statistic of the first BatchNorm sees."""
+    cuts = cuts_of(config)
+    return config.model.frames if cuts is None else cuts.longest
