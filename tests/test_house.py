@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "hpcvideo"
 FLOORS = {
     "errors": -1,
-    **dict.fromkeys(("config", "runs", "distributed"), 0),
+    **dict.fromkeys(("config", "runs", "distributed", "intervals"), 0),
     **dict.fromkeys(("tasks", "models", "shards"), 1),
     **dict.fromkeys(("methods", "slurm", "data"), 2),
     **dict.fromkeys(("training", "scaling"), 3),

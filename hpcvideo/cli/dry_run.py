@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hpcvideo.cli.progress import FILE_WIDTH, values_table, warning_lines
+from hpcvideo.errors import InputError, OperationFailed
 
 if TYPE_CHECKING:
     from hpcvideo.training.dry_run import DryRun
@@ -18,19 +19,26 @@ if TYPE_CHECKING:
 
 def show_dry_run(
     config: str, run: Path | None, settings: list[str], ranks: int | None, ranks_per_node: int | None,
-    samples: int | None, as_json: bool,
+    samples: int | None, placement: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Rehearse the run and print what came out. Raises InputError and OperationFailed as `rehearse`."""
+    """Rehearse the run and print what came out; placement: the SVG file in which all ranks are drawn.
+
+    Raises InputError and OperationFailed as `rehearse`.
+    """
     from hpcvideo.config import load_config
     from hpcvideo.distributed.environment import discover
     from hpcvideo.training.dry_run import rehearse
 
+    if placement is not None and placement.suffix != ".svg":
+        raise InputError(f"--placement {placement}: ranks are drawn as SVG; use a name that ends in .svg")
     loaded = load_config(config, settings)
     directory = (run or Path("runs") / loaded.name).absolute()
     place = discover()
     world_size = ranks or place.world_size
     per_node = ranks_per_node or (place.local_world_size if ranks is None else world_size)
     done = rehearse(loaded, world_size, per_node, directory, samples)
+    if placement is not None:
+        _draw(done, loaded.name, placement)
     if as_json:
         print(json.dumps(_values(done)))
         return
@@ -46,6 +54,19 @@ def show_dry_run(
         console.print(line, highlight=False, soft_wrap=True)
     for line in warning_lines(done.values):
         console.print(line, highlight=False, soft_wrap=True)
+    if placement is not None:
+        console.print(f"placement: {placement}", highlight=False, soft_wrap=True)
+
+
+def _draw(done: DryRun, name: str, path: Path) -> None:
+    from hpcvideo.runs.durable import write_durably
+    from hpcvideo.scaling.planning.placement_drawing import placement_svg
+    from hpcvideo.scaling.report.number_text import counted
+
+    try:
+        write_durably(path, placement_svg(done.stages, f"{name}: {counted(done.world_size, 'rank')}").encode())
+    except OSError as error:
+        raise OperationFailed(f"{path}: the placement cannot be written: {error.strerror}") from error
 
 
 def _values(done: DryRun) -> dict[str, Any]:

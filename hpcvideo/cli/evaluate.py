@@ -20,6 +20,10 @@ def evaluate_command(
         Path | None, typer.Option(metavar="FILE.png|.svg", help="Draw which classes are taken for which.")
     ] = None,
     predictions: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write a row a video.")] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Draw predicted frames beside true ones, frames.png and frames.gif."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The scores, by class too, as one JSON object.")] = False,
 ) -> None:
     """Measure the metrics of a run's last checkpoint, by a named protocol."""
@@ -30,13 +34,14 @@ def evaluate_command(
     with guarded(guard):
         from hpcvideo.distributed.environment import discover
 
-        files = ScoreFiles(per_class, confusion, predictions)
+        files = ScoreFiles(per_class, confusion, predictions, pictures)
         files.check()
         from hpcvideo.training.evaluate_run import evaluate_run
 
         place = discover()
         with evaluation_progress(place.rank) as progress:
-            scored = evaluate_run(run.absolute(), shards.absolute() if shards else None, place, progress, protocol)
+            source = shards.absolute() if shards else None
+            scored = evaluate_run(run.absolute(), source, place, progress, protocol, files.keep_frames)
         if place.rank == 0:
             files.write(scored)
             show_scores(scored, as_json)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hpcvideo.training.evaluate_run import ScoredRun
 
 _PAIRS = 10
+_DRAWN_VIDEOS = 3
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,12 @@ class ScoreFiles:
     per_class: Path | None
     confusion: Path | None
     predictions: Path | None
+    pictures: Path | None = None
+
+    @property
+    def keep_frames(self) -> int:
+        """Of how many videos predicted frames are drawn."""
+        return 0 if self.pictures is None else _DRAWN_VIDEOS
 
     def check(self) -> None:
         """Raise InputError, before anything is scored, where a name or a folder will not do."""
@@ -38,12 +45,20 @@ class ScoreFiles:
             from hpcvideo.training.confusion_picture import check_suffix
 
             check_suffix(self.confusion)
-        for path in (self.per_class, self.confusion, self.predictions):
+        for path in (self.per_class, self.confusion, self.predictions, self.pictures):
             if path is not None and not path.absolute().parent.is_dir():
                 raise InputError(f"{path}: there is no folder {path.absolute().parent}; make it first")
 
     def write(self, scored: ScoredRun) -> None:
-        """Write all of them. Raises OperationFailed where one cannot be, InputError where the task predicts no classes."""
+        """Write all of them. Raises OperationFailed where one cannot be, InputError where the task predicts no classes or
+        no video is long enough for its frames."""
+        if self.pictures is not None:
+            from hpcvideo.training.frame_pictures import write_frame_pictures
+
+            metrics = scored.result.metrics
+            said = f"PSNR {metrics['psnr']:.1f} dB, of the newest frame again {metrics['copy_psnr']:.1f} dB"
+            title = f"{scored.name}, step {scored.step}"
+            write_frame_pictures(self.pictures, scored.frames, title, f"{said}; {_protocol(scored)}")
         wanted = [path for path in (self.per_class, self.confusion, self.predictions) if path is not None]
         if not wanted:
             return

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import hpcvideo
+from hpcvideo.cli import detections, features
 from hpcvideo.cli.cancel import cancel_command
 from hpcvideo.cli.demo import demo_command
 from hpcvideo.cli.doctor import doctor_command
@@ -16,6 +17,7 @@ from hpcvideo.cli.evaluate import evaluate_command
 from hpcvideo.cli.export import export_command
 from hpcvideo.cli.pack import pack_command
 from hpcvideo.cli.plan import plan_command
+from hpcvideo.cli.predict import predict_command
 from hpcvideo.cli.preflight import preflight_command
 from hpcvideo.cli.report import report_command
 from hpcvideo.cli.selftest import selftest_command
@@ -35,6 +37,9 @@ app.command("demo")(demo_command)
 app.add_typer(shards.app, name="shards", help="Video data sets as HDF5 shards: build, check, look into, lay anew, stage.")
 app.command("train")(train_command)
 app.command("evaluate")(evaluate_command)
+app.add_typer(detections.app, name="detections", help="Files of detected actions: score them.")
+app.add_typer(features.app, name="features", help="Features of snippets: extract them.")
+app.command("predict")(predict_command)
 app.command("export")(export_command)
 app.command("submit")(submit_command)
 app.command("status")(status_command)

@@ -177,3 +177,15 @@ def _line(event: dict[str, Any]) -> str:
     if kind == "resume":
         return f"resumed after step {event['step']}"
     return ""
+
+
+@contextmanager
+def task_progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal for `total` things; told how many are done."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done: None
+        return
+    with bar(console) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.update(task, completed=done)

@@ -21,6 +21,9 @@ def train_command(
     samples: Annotated[
         int | None, typer.Option(min=1, help="With --dry-run: do not look for the data; assume so many training videos.")
     ] = None,
+    placement: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg", help="With --dry-run: draw where each rank sits and what it computes.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Events as JSON lines on standard output.")] = False,
 ) -> None:
     """Train a model, or go on with the run in the run directory.
@@ -33,12 +36,12 @@ def train_command(
     if dry_run:
         from hpcvideo.cli.dry_run import show_dry_run
 
-        show_dry_run(config, run, settings or [], ranks, ranks_per_node, samples, as_json)
+        show_dry_run(config, run, settings or [], ranks, ranks_per_node, samples, placement, as_json)
         return
-    if not (ranks is ranks_per_node is samples is None):
+    if not (ranks is ranks_per_node is samples is placement is None):
         raise InputError(
-            "--ranks, --ranks-per-node and --samples only plan (--dry-run); to train on more ranks start with srun, "
-            "torchrun or mpiexec"
+            "--ranks, --ranks-per-node, --samples and --placement only plan (--dry-run); to train on more ranks start with "
+            "srun, torchrun or mpiexec"
         )
     from hpcvideo.training.stop_signals import StopSignals
 

@@ -47,6 +47,15 @@ class LambConfig(_Options):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
 
 
+class AdamWConfig(_Options):
+    """AdamW (arXiv 1711.05101): Adam with decay apart from it, on weights only."""
+
+    name: Literal["adamw"] = "adamw"
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+
+
 _WithMomentum = TypeVar("_WithMomentum", SgdConfig, LarsConfig)
 
 
@@ -56,7 +65,9 @@ def _with_momentum(config: _WithMomentum) -> _WithMomentum:
     return config
 
 
-OPTIMIZERS: dict[str, type[BaseModel]] = {"sgd": SgdConfig, "lars": LarsConfig, "lamb": LambConfig}
+OPTIMIZERS: dict[str, type[BaseModel]] = {
+    "sgd": SgdConfig, "lars": LarsConfig, "lamb": LambConfig, "adamw": AdamWConfig,
+}  # fmt: skip
 
 
 def _optimizer_name(value: Any) -> Any:
@@ -64,11 +75,14 @@ def _optimizer_name(value: Any) -> Any:
 
 
 OptimizerConfig = Annotated[
-    Annotated[SgdConfig, Tag("sgd")] | Annotated[LarsConfig, Tag("lars")] | Annotated[LambConfig, Tag("lamb")],
+    Annotated[SgdConfig, Tag("sgd")]
+    | Annotated[LarsConfig, Tag("lars")]
+    | Annotated[LambConfig, Tag("lamb")]
+    | Annotated[AdamWConfig, Tag("adamw")],
     Discriminator(
         _optimizer_name,
         custom_error_type="optimizer_name",
-        custom_error_message="expected a name, sgd, lars or lamb, and options of that one",
+        custom_error_message="expected a name, sgd, lars, lamb or adamw, and options of that one",
     ),
 ]
 """One of the optimizers by its name (sgd where none is given), with the options that it takes and no others."""

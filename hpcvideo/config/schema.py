@@ -52,10 +52,27 @@ class ModelConfig(_Section):
 
 
 class SamplingConfig(_Section):
-    """Which frames make a clip: `segments` spreads them over the whole video (TSN), `dense` takes a window of it."""
+    """Which frames make a clip: `segments` spreads them over the whole video (TSN), `dense` takes a window of it. `stream`
+    shows the training videos as one, frame after frame, and scores as `dense` with neighbouring frames. `snippets` takes
+    many short pieces of a long video (ETAD)."""
 
-    kind: Literal["segments", "dense"] = "segments"
+    kind: Literal["segments", "dense", "stream", "snippets"] = "segments"
     window: Annotated[int, Field(ge=1, description="frames that a dense clip spans")] = 64
+    snippets: Annotated[int | None, Field(ge=1, description="of kind: snippets; model.frames must divide by it")] = None
+    frame_stride: Annotated[int, Field(ge=1, description="frames from one frame of a snippet to the next")] = 1
+    snippet_window: Annotated[
+        int | None, Field(ge=1, description="frames of the video that the snippets span, at a random place; absent: all")
+    ] = None
+
+    @model_validator(mode="after")
+    def _snippets_are_counted(self) -> SamplingConfig:
+        if (self.kind == "snippets") != (self.snippets is not None):
+            raise ValueError("kind: snippets and snippets, their number, belong together; give both or neither")
+        return self
+    pace: Annotated[
+        Literal["fastest", "video"] | Annotated[float, Field(gt=0)],
+        Field(description="of a stream: frames a second, or those of the video, or as fast as they are learnt from"),
+    ] = "fastest"
 
 
 class StageConfig(_Section):
@@ -82,6 +99,9 @@ class DataConfig(_Section):
 
     train: Path
     validation: Path | None = None
+    features: Annotated[
+        Path | None, Field(description="ready features of both sets' videos, of `hpcvideo features extract`, in place of frames")
+    ] = None
     sampling: SamplingConfig = SamplingConfig()
     size: Annotated[int, Field(ge=8, description="height and width of a clip, pixels")] = 224
     crop: Literal["center", "multi_scale"] = "multi_scale"
@@ -156,6 +176,9 @@ class RecipeConfig(_Section):
     decay_power: Annotated[float, Field(gt=0, description="of decay: polynomial, which falls to 0 by (1 - t)^power")] = 2.0
     optimizer: OptimizerConfig = SgdConfig()
     boost_head: Annotated[bool, Field(description="head weight LR x5, head bias x10 (TSM's fc_lr5)")] = False
+    encoder_lr_scale: Annotated[
+        float, Field(gt=0, description="times the rate, for the encoder of a model in two parts (ETAD: 0.001)")
+    ] = 1.0
     gradient_clip: Annotated[float, Field(ge=0, description="largest gradient norm; 0 does not clip")] = 20.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     label_smoothing: Annotated[float, Field(ge=0, lt=1, description="share of a label spread over all classes")] = 0.0
@@ -193,7 +216,8 @@ class EvaluationConfig(_Section):
     ] = 1
     full_resolution: Annotated[bool, Field(description="crops of data.short_side instead of data.size")] = False
     average: Annotated[
-        Literal["logits", "softmax"], Field(description="what is averaged over the views of a video")
+        Literal["logits", "softmax", "max"],
+        Field(description="what is averaged over the views of a video; max: the largest logit of each class counts"),
     ] = "logits"
 
 
@@ -233,6 +257,11 @@ class RunConfig(_Section):
             raise ValueError(
                 f"data.sampling.window = {self.data.sampling.window} has no room for model.frames = {self.model.frames}"
             )
+        if self.data.sampling.snippets and self.model.frames % self.data.sampling.snippets:
+            raise ValueError(
+                f"model.frames = {self.model.frames} does not divide into data.sampling.snippets = "
+                f"{self.data.sampling.snippets}; model.frames is the number of snippets times the frames of one"
+            )
         return self
 
     def resolved(self) -> dict[str, Any]:
@@ -241,19 +270,21 @@ class RunConfig(_Section):
 
     def deciding(self) -> dict[str, Any]:
         """`resolved` without what may differ when a run goes on: name, logging, checkpoints, evaluation, faults, loader
-        workers and read-ahead, what to do with bad clips, and where the shard sets lie and are staged to (which set it is,
-        checkpoints tell by its digest).
+        workers and read-ahead, how fast a stream comes, what to do with bad clips, and where the shard sets lie and are
+        staged to (which set it is, checkpoints tell by its digest).
 
         A pipeline counts as end_to_end: with equal micro-batches both train alike, and each resumes what the other left. Of
         the options of both only the wire's type counts.
         """
         left_out = ("name", "logging", "checkpoint", "evaluation", "faults")
         values = {key: value for key, value in self.resolved().items() if key not in left_out}
-        places = ("train", "validation", "stage")
+        places = ("train", "validation", "stage", "features")
         free = (*places, "workers", "worker_kind", "prefetch", "on_bad_clip", "max_bad_videos")
         if values["model"]["init"] != "none":  # which file it is; where it lies may change
             values["model"] = {**values["model"], "init": Path(values["model"]["init"]).name}
         values["data"] = {key: value for key, value in values["data"].items() if key not in free}
+        sampling = values["data"]["sampling"]
+        values["data"]["sampling"] = {key: value for key, value in sampling.items() if key != "pace"}
         # Stages, buckets and ZeRO spread the same training over ranks in another way; the wire's type rounds differently.
         wire = values["method"].get("wire", "fp32")
         if values["method"]["name"] in ("pipeline", "end_to_end"):

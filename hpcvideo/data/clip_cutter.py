@@ -28,13 +28,15 @@ STAGES = (*READ_STAGES, "augment")
 
 @dataclass(frozen=True)
 class ClipSource:
-    """What clips are cut from and how; goes to the workers. skip_bad: replace what cannot be read instead of raising."""
+    """What clips are cut from and how; goes to the workers. skip_bad: replace what cannot be read instead of raising.
+    one_label: refuse videos that have not exactly one label."""
 
     shards: ShardSet
     view: ClipView
     order: SampleOrder
     seed: int
     skip_bad: bool = False
+    one_label: bool = True
 
 
 class ClipCutter:
@@ -46,7 +48,7 @@ class ClipCutter:
         self._decoder = FrameDecoder()
 
     def run(self, task: ClipTask, out: NDArray[np.uint8]) -> ClipDone:
-        """Cut the task's clip into `out`, uint8 [frames, size, size, 3].
+        """Cut the task's clip, or the part of it that is wanted, into `out`, uint8 [frames, size, size, 3].
 
         With `skip_bad`, a clip of another sample takes the place of one that cannot be read, in training; in evaluation
         it stays black and has no id. Raises OperationFailed without; InputError where a video has not exactly one label.
@@ -57,7 +59,7 @@ class ClipCutter:
         sample = task.sample
         while True:
             try:
-                label, video = self._cut(sample, task.epoch, task.view, out)
+                label, video, frames = self._cut(sample, task, out)
                 break
             except OperationFailed as error:
                 if not self._source.skip_bad or len(bad) == _ATTEMPTS:
@@ -65,38 +67,46 @@ class ClipCutter:
                 bad.append(self._bad_clip(sample, error))
             if task.epoch == EVALUATION:
                 out[...] = 0
-                label, video = 0, ""
+                label, video, frames = 0, "", (0,) * (len(out) + (task.first > 0))
                 break
             sample = self._source.order.replacement(task.epoch, task.sample, len(bad))
         seconds = self._decoder.seconds
         total = perf_counter() - begin
-        return ClipDone(task.batch, task.place, label, video, (*seconds, max(0.0, total - sum(seconds))), tuple(bad))
+        spent = (*seconds, max(0.0, total - sum(seconds)))
+        return ClipDone(task.batch, task.place, label, video, sample, frames, spent, tuple(bad))
 
-    def _cut(self, sample: int, epoch: int, view_index: int, out: NDArray[np.uint8]) -> tuple[int, str]:
+    def _cut(self, sample: int, task: ClipTask, out: NDArray[np.uint8]) -> tuple[int, str, tuple[int, ...]]:
+        """Gives the label (-1 where there is none), the video's id and the frames."""
         source = self._source
         begin = perf_counter()
         video = source.shards.open_video(sample)
         labels, video_id = video.labels, video.id
         self._decoder.seconds[0] += perf_counter() - begin
-        if len(labels) != 1:
+        if source.one_label and len(labels) != 1:
             raise InputError(
                 f"{source.shards.path}: video {video_id} has {len(labels)} labels, but this task needs exactly one; "
                 + ONE_LABEL_REMEDY
             )
-        stream = None if epoch == EVALUATION else KeyedStream(_CLIP_PURPOSE, source.seed, epoch, sample)
+        # Every part of a clip draws all of it anew: the same frames and the same crop, whoever cuts which part.
+        stream = None if task.epoch == EVALUATION else KeyedStream(_CLIP_PURPOSE, source.seed, task.epoch, sample)
         view = source.view
-        chosen = view.choose_frames(video.num_frames, stream, view_index)
-        box = view.choose_box(video.width, video.height, stream, view_index)
+        chosen = view.choose_frames(video.num_frames, stream, task.view)
+        box = view.choose_box(video.width, video.height, stream, task.view)
+        end = task.first + task.count if task.count else len(chosen)
         try:
+            if source.skip_bad and task.count:  # all parts must agree whether the clip is to be replaced
+                self._decoder.check(video, np.concatenate([chosen[: task.first], chosen[end:]]))
+            taken, chosen = chosen[max(0, task.first - 1) : end], chosen[task.first : end]
             for place, frame in enumerate(self._decoder.frames(video, chosen)):
                 box.cut(frame, out[place])
         except OperationFailed as error:
             if not source.shards.drop_local_copy(video, str(error)):
                 raise
-            return self._cut(sample, epoch, view_index, out)  # now from the set itself
+            return self._cut(sample, task, out)  # now from the set itself
         if stream is not None and view.rand_augment is not None:
             view.rand_augment.apply(view.rand_augment.draw(stream), out)
-        return view.label_of(labels[0], box), video_id
+        label = view.label_of(labels[0], box) if labels else -1
+        return label, video_id, tuple(taken.tolist())
 
     def _bad_clip(self, sample: int, error: OperationFailed) -> BadClip:
         if isinstance(error, DamagedFrame):

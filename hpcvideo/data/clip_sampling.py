@@ -1,6 +1,9 @@
-"""Which frames of a video make a clip: over segments of the whole video (TSN) or densely from a window (I3D)."""
+"""Which frames of a video make a clip: over segments of the whole video (TSN), densely from a window (I3D), in snippets
+(ETAD)."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +48,38 @@ def dense_frames(
     else:
         start = clip * max(0, num_frames - window) // (clips - 1)
     return (start + np.arange(frames, dtype=np.int64) * (window // frames)) % num_frames
+
+
+@dataclass(frozen=True)
+class SnippetLayout:
+    """How snippets lie in a video. count: snippets. stride: frames from one frame of a snippet to the next. window: frames
+    of the video over which they are spread, None for all of it."""
+
+    count: int
+    stride: int = 1
+    window: int | None = None
+
+
+def snippet_frames(
+    num_frames: int, frames: int, layout: SnippetLayout, stream: KeyedStream | None, clip: int = 0, clips: int = 1
+) -> NDArray[np.int64]:
+    """The frames of a video's snippets, one snippet after another, int64 [frames]; each has frames // layout.count of them.
+
+    Snippet i lies around the middle of the i-th of layout.count equal parts of the video, or of a window: with a stream its
+    start is uniform, without one `clips` windows spread evenly from the first frame to the last one. What would lie outside
+    of the video repeats its first or last frame.
+    """
+    _check(num_frames, frames, clip, clips)
+    if frames % layout.count:
+        raise ValueError(f"{frames} frames do not divide into {layout.count} snippets")
+    span = min(layout.window or num_frames, num_frames)
+    start = stream.integer(num_frames - span + 1) if stream is not None else clip * (num_frames - span) // max(1, clips - 1)
+    if stream is None and clips == 1:
+        start = (num_frames - span) // 2
+    length = frames // layout.count
+    middles = start + (2 * np.arange(layout.count, dtype=np.int64) + 1) * span // (2 * layout.count)
+    within = np.arange(length, dtype=np.int64) * layout.stride - (length * layout.stride) // 2
+    return np.clip(middles[:, None] + within, 0, num_frames - 1).reshape(-1)
 
 
 def _check(num_frames: int, frames: int, clip: int, clips: int) -> None:

@@ -17,6 +17,7 @@ class ClipTask(NamedTuple):
 
     epoch: that of the sample, or EVALUATION; view: which of the test views (0 in training). awaited: among the last of its
     batch, so its end is told at once, with all that was kept back; telling each clip's end would wake the consumer for it.
+    first, count: which of the clip's frames are wanted; a count of 0 stands for all.
     """
 
     batch: int
@@ -26,6 +27,8 @@ class ClipTask(NamedTuple):
     epoch: int
     view: int
     awaited: bool
+    first: int = 0
+    count: int = 0
 
 
 class BadClip(NamedTuple):
@@ -40,13 +43,17 @@ class BadClip(NamedTuple):
 class ClipDone(NamedTuple):
     """A task done. label, id: of the video in the clip; "" where there is none, as it was bad and nothing replaces it.
 
-    seconds: for index, read, checksum, decode, augment. bad: what could not be read on the way.
+    sample: the video's number in the set; frames: which of its stored frames were taken, and before them, for a part of a
+    clip that is not its first, the clip's frame before. seconds: for index, read, checksum, decode, augment. bad: what could
+    not be read on the way.
     """
 
     batch: int
     place: int
     label: int
     id: str
+    sample: int
+    frames: tuple[int, ...]
     seconds: tuple[float, ...]
     bad: tuple[BadClip, ...]
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcvideo.data.augment import CropBox, center_crop, mirror, multi_scale_crop, scoring_crop
-from hpcvideo.data.clip_sampling import dense_frames, segment_frames
+from hpcvideo.data.clip_sampling import SnippetLayout, dense_frames, segment_frames, snippet_frames
 from hpcvideo.data.rand_augment import RandAugment
 from hpcvideo.distributed.keyed_random import KeyedStream
 
@@ -17,8 +17,12 @@ from hpcvideo.distributed.keyed_random import KeyedStream
 class ClipView:
     """`frames` frames of `size` x `size` pixels; the rest as in config.DataConfig and config.EvaluationConfig.
 
+    future_frames: how many of `frames` lie behind those that the model sees.
     mirrored_labels: (label, what it is when seen in a mirror) for the labels that change.
     test_clips, test_crops, full_resolution: with how many views, and of which size, a video is scored.
+    snippets: how they lie, of sampling `snippets`.
+    pieces: of training clips that are delivered one after another, [first, end) of the clip's frames each; a row an epoch,
+    in turn. test_pieces: the same of clips for scoring. piece_steps: every piece of a training clip is a step of its own.
     """
 
     frames: int
@@ -33,6 +37,11 @@ class ClipView:
     test_clips: int = 1
     test_crops: int = 1
     full_resolution: bool = False
+    future_frames: int = 0
+    snippets: SnippetLayout | None = None
+    pieces: tuple[tuple[tuple[int, int], ...], ...] = ()
+    test_pieces: tuple[tuple[int, int], ...] = ()
+    piece_steps: bool = False
 
     @property
     def test_views(self) -> int:
@@ -44,24 +53,48 @@ class ClipView:
         """Height and width of a clip for scoring, pixels."""
         return self.short_side if self.full_resolution else self.size
 
-    def clip_shape(self, training: bool) -> tuple[int, int, int, int]:
-        """[frames, height, width, 3] of a clip."""
+    def clip_shape(self, training: bool, count: int = 0) -> tuple[int, int, int, int]:
+        """[frames, height, width, 3] of a clip, or of `count` frames of one where that is not 0."""
         size = self.size if training else self.test_size
-        return self.frames, size, size, 3
+        return count or self.frames, size, size, 3
+
+    def pieces_in(self, epoch: int) -> tuple[tuple[int, int], ...]:
+        """The pieces of training clips in an epoch; none where they come whole."""
+        return self.pieces[epoch % len(self.pieces)] if self.pieces else ()
 
     @property
     def protocol(self) -> str:
         """The name of the views with which a video is scored, e.g. "10 dense clips x 3 crops of 256x256"."""
         if self.test_views == 1 and self.sampling == "segments" and not self.full_resolution:
             return "1 clip x 1 centre crop"
+        if self.snippets is not None:
+            return self._snippet_protocol
         kind = "dense " if self.sampling == "dense" else ""
         clips = f"{self.test_clips} {kind}clip{'s' if self.test_clips > 1 else ''}"
         crops = "1 centre crop" if self.test_crops == 1 else f"{self.test_crops} crops"
         return f"{clips} x {crops} of {self.test_size}x{self.test_size}"
 
+    @property
+    def _snippet_protocol(self) -> str:
+        assert self.snippets is not None
+        count, window = self.snippets.count, self.snippets.window
+        where = "the whole video" if window is None else f"{self.test_clips} windows of {window} frames"
+        crops = "centre crop" if self.test_crops == 1 else f"{self.test_crops} crops"
+        size = f"{self.test_size}x{self.test_size}"
+        return f"{count} snippets of {self.frames // count} frames over {where}, {crops} of {size}"
+
     def choose_frames(self, num_frames: int, stream: KeyedStream | None, view: int = 0) -> NDArray[np.int64]:
-        """Frame numbers of the clip, int64 [frames]; random with a stream, those of test view `view` without."""
+        """Frame numbers of the clip, int64 [frames]; random with a stream, those of test view `view` without.
+
+        Where the set is shown as one video (sampling `stream`) nothing is random: `view` is, in training, the part of it.
+        """
+        if self.sampling == "stream":
+            if stream is not None:
+                return view * (self.frames - self.future_frames) + np.arange(self.frames, dtype=np.int64)
+            return dense_frames(num_frames, self.frames, self.frames, None, view // self.test_crops, self.test_clips)
         clip = view // self.test_crops
+        if self.snippets is not None:
+            return snippet_frames(num_frames, self.frames, self.snippets, stream, clip, self.test_clips)
         if self.sampling == "dense":
             return dense_frames(num_frames, self.frames, self.window, stream, clip, self.test_clips)
         return segment_frames(num_frames, self.frames, stream, clip, self.test_clips)

@@ -14,5 +14,5 @@ class IdleLoader(ClipLoader):
     Labels are not given either: where a bad clip is replaced, only the rank that met it knows by which.
     """
 
-    def _run(self, plan: Any, steps: range, size: int, training: bool) -> Iterator[Batch]:
-        return (cast(Batch, {}) for _ in steps)
+    def _run(self, plans: Iterator[Any], size: int, training: bool) -> Iterator[Batch]:
+        return (cast(Batch, {}) for _ in plans)

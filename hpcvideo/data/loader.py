@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import weakref
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from types import TracebackType
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from hpcvideo.data.clip_cutter import STAGES, ClipSource
 from hpcvideo.data.clip_tasks import EVALUATION, BadClip, ClipDone, ClipTask, Workers
 from hpcvideo.data.clip_view import ClipView
 from hpcvideo.data.sample_order import GlobalOrder, SampleOrder, evaluation_batch, evaluation_steps, rank_slice
+from hpcvideo.data.stream_order import StreamOrder
 from hpcvideo.data.workers import start_workers
 from hpcvideo.errors import InputError, OperationFailed
 from hpcvideo.shards import ShardSet
@@ -30,13 +31,27 @@ _HELD = 2
 class Batch(TypedDict):
     """clips uint8 [batch, frames, 3, height, width] (channels last in memory), labels int64 [batch],
     weights float32 [batch] (0 for the padding of an evaluation), ids: the videos' names, views int64 [batch]: which of the
-    view's test views (0 in training)."""
+    view's test views (0 in training), samples int64 [batch]: the videos' numbers in the set, epochs int64 [batch]: of the
+    samples (EVALUATION, -1, where nothing is drawn), frame_numbers int64 [batch, frames]: which of the stored frames. A
+    loader with `targets` has their entries too.
+
+    Of a view with pieces a batch is one piece of its clips: number `piece` (0-based) of `pieces`. ends: whether it is the
+    last one of its micro-batch in a step."""
 
     clips: Tensor
     labels: Tensor
     weights: Tensor
     ids: list[str]
     views: Tensor
+    samples: Tensor
+    epochs: Tensor
+    frame_numbers: Tensor
+    piece: NotRequired[int]
+    pieces: NotRequired[int]
+    ends: NotRequired[bool]
+
+
+Targets = Callable[[Tensor, Tensor], Mapping[str, Any]]
 
 
 class LoaderTiming(NamedTuple):
@@ -46,13 +61,25 @@ class LoaderTiming(NamedTuple):
     seconds: dict[str, float]
 
 
+class _Piece(NamedTuple):
+    """Number `number` of the `of` pieces of a clip: its frames first .. end - 1. ends: as in Batch."""
+
+    number: int
+    of: int
+    first: int
+    end: int
+    ends: bool
+
+
 class _Plan(NamedTuple):
-    """A batch before it is decoded; each an array of its length, epoch EVALUATION where no draw is made."""
+    """A batch before it is decoded; each an array of its length, epoch EVALUATION where no draw is made. piece: None where
+    clips come whole."""
 
     samples: NDArray[np.int64]
     epochs: NDArray[np.int64]
     views: NDArray[np.int64]
     weights: NDArray[np.float32]
+    piece: _Piece | None = None
 
 
 @dataclass
@@ -65,6 +92,7 @@ class _Pending:
     home: deque[tuple[int, NDArray[np.uint8]]]
     labels: NDArray[np.int64]
     ids: list[str]
+    frames: NDArray[np.int64]
     missing: int
     bad: dict[int, tuple[BadClip, ...]] = field(default_factory=dict)
     abandoned: bool = False
@@ -76,7 +104,10 @@ class ClipLoader:
     worker_kind: "spawn", "fork" or "thread", see `start_workers`. What a clip holds depends on (seed, epoch, sample) alone:
     neither the workers nor the world size changes it. order: by default every epoch is a permutation of the whole set.
     on_bad_clip: "stop" raises OperationFailed where stored bytes are damaged; "skip" takes another clip instead, and raises
-    when this rank has met more than `max_bad_videos` different videos that are damaged.
+    when this rank has met more than `max_bad_videos` different videos that are damaged. one_label: whether a video that has
+    not exactly one label is an error; else `labels` has the first, or -1. targets: given `samples` and `frame_numbers` it
+    makes further entries of a batch, in the process that trains; for a piece of a clip that is not its first one, the numbers
+    begin with the clip's frame before it.
 
     Memory: at most prefetch + 3 batches (more where batches are so small that workers would idle), used again as soon as the
     consumer has let go of one. A consumer that keeps more than two gets copies of its own. Use as a context manager, or call
@@ -86,7 +117,7 @@ class ClipLoader:
     def __init__(
         self, shards: ShardSet, view: ClipView, *, seed: int = 0, rank: int = 0, world_size: int = 1, workers: int = 2,
         prefetch: int = 2, worker_kind: str = "spawn", order: SampleOrder | None = None, on_bad_clip: str = "stop",
-        max_bad_videos: int = 0,
+        max_bad_videos: int = 0, one_label: bool = True, targets: Targets | None = None,
     ) -> None:  # fmt: skip
         if len(shards) == 0:
             raise InputError(f"{shards.path}: the shard set holds no video; build it from a list with sound videos")
@@ -97,7 +128,8 @@ class ClipLoader:
         """(shard file, video) of each that was damaged, since the loader was made."""
         self._max_bad_videos = max_bad_videos
         self._new_bad: list[BadClip] = []
-        self._source = ClipSource(shards, view, self.order, seed, on_bad_clip == "skip")
+        self._source = ClipSource(shards, view, self.order, seed, on_bad_clip == "skip", one_label)
+        self._targets = targets
         self._count, self._kind = workers, worker_kind
         self._workers: Workers | None = None
         self._free: defaultdict[int, deque[tuple[int, NDArray[np.uint8]]]] = defaultdict(deque)
@@ -137,6 +169,9 @@ class ClipLoader:
         With `micro_batch` the part comes in pieces of so many clips, one after another: host memory then holds a few of
         these and not whole parts. Raises ValueError where the sizes do not divide, OperationFailed where stored bytes are
         damaged or a worker died.
+
+        A view with pieces gives a micro-batch piece after piece; with `piece_steps` steps count pieces, and a step is one
+        piece of every micro-batch.
         """
         part = rank_slice(size, self.rank, self.world_size)
         share = part.stop - part.start
@@ -145,13 +180,36 @@ class ClipLoader:
             raise ValueError(f"a rank's {share} clips of a global batch do not divide into micro-batches of {piece}")
         pieces = share // piece
 
-        def plan(number: int) -> _Plan:
-            step, micro = divmod(number, pieces)
+        def plan(step: int, micro: int) -> _Plan:
             begin = part.start + micro * piece
-            epochs, samples = self.order.batch(step, size, slice(begin, begin + piece))
-            return _Plan(samples, epochs, np.zeros(piece, np.int64), np.ones(piece, np.float32))
+            place = slice(begin, begin + piece)
+            epochs, samples = self.order.batch(step, size, place)
+            views = np.zeros(piece, np.int64)
+            if isinstance(self.order, StreamOrder):
+                views = self.order.parts(step, size, place)
+            return _Plan(samples, epochs, views, np.ones(piece, np.float32))
 
-        return self._run(plan, range(first_step * pieces, last_step * pieces), piece, training=True)
+        plans = self._in_pieces(plan, range(first_step, last_step), pieces, size)
+        return self._run(plans, piece, training=True)
+
+    def _in_pieces(
+        self, plan: Callable[[int, int], _Plan], steps: range, micro_batches: int, size: int
+    ) -> Iterator[_Plan]:
+        """The plans of all micro-batches of these steps, each as many times as it has pieces."""
+        each = len(self.view.pieces[0]) if self.view.piece_steps else 1
+        for step in steps:
+            batch, begins = divmod(step, each)
+            cuts: tuple[tuple[int, int], ...] = ()
+            if self.view.pieces:  # by the batch's first clip, so that all ranks cut alike
+                cuts = self.view.pieces_in(int(self.order.batch(batch, size, slice(0, 1))[0][0]))
+            for micro in range(micro_batches):
+                whole = plan(batch, micro)
+                if not cuts:
+                    yield whole
+                elif self.view.piece_steps:
+                    yield whole._replace(piece=_Piece(begins, len(cuts), *cuts[begins], ends=True))
+                else:
+                    yield from _pieces_of(whole, cuts)
 
     def evaluation(self, batch: int) -> Iterator[Batch]:
         """Every video once over all ranks, with all its test views one after another, `batch` clips a rank a step.
@@ -160,15 +218,15 @@ class ClipLoader:
         """
         views = self.view.test_views
 
-        def plan(step: int) -> _Plan:
-            samples, view, weights = evaluation_batch(
-                len(self.shards), step, batch, self.rank, self.world_size, views
-            )
-            return _Plan(samples, np.full(batch, EVALUATION, np.int64), view, weights)
+        def plans() -> Iterator[_Plan]:
+            for step in range(evaluation_steps(len(self.shards), batch, self.world_size, views)):
+                samples, view, weights = evaluation_batch(
+                    len(self.shards), step, batch, self.rank, self.world_size, views
+                )
+                whole = _Plan(samples, np.full(batch, EVALUATION, np.int64), view, weights)
+                yield from _pieces_of(whole, self.view.test_pieces) if self.view.test_pieces else (whole,)
 
-        return self._run(
-            plan, range(evaluation_steps(len(self.shards), batch, self.world_size, views)), batch, training=False
-        )
+        return self._run(plans(), batch, training=False)
 
     def timing(self) -> LoaderTiming:
         """What clips cost since the last call. Stages: index (tables), read, checksum, decode, augment (crop and resize
@@ -184,12 +242,11 @@ class ClipLoader:
         taken, self._new_bad = self._new_bad, []
         return taken
 
-    def _run(self, plan: Callable[[int], _Plan], steps: range, size: int, training: bool) -> Iterator[Batch]:
+    def _run(self, plans: Iterator[_Plan], size: int, training: bool) -> Iterator[Batch]:
         # Small batches must not leave workers idle: two clips a worker at least are in hand.
         ahead = max(self.prefetch, -(-2 * self._count // size)) if self._count else 0
         waiting: deque[_Pending] = deque()
         held: set[int] = set()
-        upcoming = iter(steps)
         life: int | None = None
         try:
             while True:
@@ -197,8 +254,8 @@ class ClipLoader:
                     life = self._lives
                 elif life != self._lives:
                     raise ValueError("the loader was closed since this iterator began; ask it for a new one")
-                while len(waiting) <= ahead and (step := next(upcoming, None)) is not None:
-                    waiting.append(self._begin(plan(step), training))
+                while len(waiting) <= ahead and (plan := next(plans, None)) is not None:
+                    waiting.append(self._begin(plan, training))
                 if not waiting:
                     return
                 began = perf_counter()
@@ -214,18 +271,22 @@ class ClipLoader:
 
     def _begin(self, plan: _Plan, training: bool) -> _Pending:
         workers, count = self.start(), len(plan.samples)
-        shape = (count, *self.view.clip_shape(training))
+        first, wanted = (0, 0) if plan.piece is None else (plan.piece.first, plan.piece.end - plan.piece.first)
+        shape = (count, *self.view.clip_shape(training, wanted))
         home = self._free[int(np.prod(shape))]
         buffer, memory = home.popleft() if home else workers.new_buffer(int(np.prod(shape)))
         number, self._batches = self._batches, self._batches + 1
         places = np.flatnonzero(plan.weights).tolist()
         if len(places) < count:
             memory.reshape(shape)[plan.weights == 0] = 0
-        pending = _Pending(plan, buffer, memory, home, np.zeros(count, np.int64), [""] * count, len(places))
+        frames = np.zeros((count, shape[1] + (first > 0)), np.int64)
+        pending = _Pending(plan, buffer, memory, home, np.zeros(count, np.int64), [""] * count, frames, len(places))
         self._pending[number] = pending
         rows = zip(plan.samples.tolist(), plan.epochs.tolist(), plan.views.tolist(), strict=True)
         awaited = set(places[-max(1, self._count) :])
-        tasks = [ClipTask(number, buffer, place, *row, place in awaited) for place, row in enumerate(rows)]
+        tasks = [
+            ClipTask(number, buffer, place, *row, place in awaited, first, wanted) for place, row in enumerate(rows)
+        ]
         workers.submit([tasks[place] for place in places])
         return pending
 
@@ -240,6 +301,7 @@ class ClipLoader:
         for done in results:
             pending = self._pending[done.batch]
             pending.labels[done.place], pending.ids[done.place] = done.label, done.id
+            pending.plan.samples[done.place], pending.frames[done.place] = done.sample, done.frames
             if done.bad:
                 pending.bad[done.place] = done.bad
             pending.missing -= 1
@@ -252,24 +314,35 @@ class ClipLoader:
                     pending.home.append((pending.buffer, pending.memory))
 
     def _finish(self, pending: _Pending, held: set[int], training: bool) -> Batch:
+        piece = pending.plan.piece
         for place in sorted(pending.bad):
-            self._count_bad(pending.bad[place])
+            if piece is None or piece.number == 0:  # every piece of a clip tells of it
+                self._count_bad(pending.bad[place])
             if not pending.ids[place]:
                 pending.plan.weights[place] = 0
-        frames = pending.memory.reshape(-1, *self.view.clip_shape(training))
+        wanted = 0 if piece is None else piece.end - piece.first
+        frames = pending.memory.reshape(-1, *self.view.clip_shape(training, wanted))
         if len(held) < _HELD:
             held.add(pending.buffer)
             weakref.finalize(frames, _let_go, held, pending.home, pending.buffer, pending.memory).atexit = False
         else:
             frames = frames.copy()
             pending.home.append((pending.buffer, pending.memory))
-        return Batch(
+        batch = Batch(
             clips=torch.from_numpy(frames).permute(0, 1, 4, 2, 3),
             labels=torch.from_numpy(pending.labels),
             weights=torch.from_numpy(pending.plan.weights),
             ids=pending.ids,
             views=torch.from_numpy(pending.plan.views),
+            samples=torch.from_numpy(pending.plan.samples),
+            epochs=torch.from_numpy(pending.plan.epochs),
+            frame_numbers=torch.from_numpy(pending.frames)[:, -frames.shape[1] :],
         )
+        if self._targets is not None:
+            batch.update(self._targets(batch["samples"], torch.from_numpy(pending.frames)))  # type: ignore[typeddict-item]
+        if piece is not None:
+            batch.update({"piece": piece.number, "pieces": piece.of, "ends": piece.ends})
+        return batch
 
     def _count_bad(self, bad: tuple[BadClip, ...]) -> None:
         for clip in bad:
@@ -277,6 +350,22 @@ class ClipLoader:
             self._new_bad.append(clip)
             if len(self.bad_videos) > self._max_bad_videos:
                 raise OperationFailed(bad_videos_sentence(len(self.bad_videos), self._max_bad_videos, clip.sentence))
+
+
+def _pieces_of(whole: _Plan, cuts: Sequence[tuple[int, int]]) -> Iterator[_Plan]:
+    """The plan of every piece of a batch; arrays are copied, since each tells what became of its clips."""
+    for number, (first, end) in enumerate(cuts):
+        arrays = (array.copy() for array in whole[:4])
+        yield _Plan(*arrays, _Piece(number, len(cuts), first, end, number == len(cuts) - 1))  # type: ignore[arg-type]
+
+
+def take_micro_batches(batches: Iterator[Batch], count: int) -> Iterator[Batch]:
+    """The batches of the next `count` micro-batches: as many, or all pieces of so many."""
+    for _ in range(count):
+        for batch in batches:
+            yield batch
+            if batch.get("ends", True):
+                break
 
 
 def bad_videos_sentence(count: int, allowed: int, last: str) -> str:

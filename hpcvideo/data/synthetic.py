@@ -102,11 +102,18 @@ def motion_frames(
     motion: Motion, frames: int, disc: NDArray[np.float64], background: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
     """The pictures of a motion, uint8 [frames, size, size, 3] RGB; disc and background are textures of that size."""
-    size = motion.size
+    return disc_frames(motion.positions(frames), motion.radius, disc, background)
+
+
+def disc_frames(
+    positions: NDArray[np.int64], radius: float, disc: NDArray[np.float64], background: NDArray[np.float64]
+) -> NDArray[np.uint8]:
+    """Pictures of a disc at positions [frames, 2] (row, column), uint8 [frames, size, size, 3]; as `motion_frames`."""
+    size = len(background)
     distance = np.minimum(np.arange(size), size - np.arange(size))
-    cover = np.clip(motion.radius - np.hypot(distance[:, None], distance[None, :]) + 0.5, 0, 1)[..., None]
-    pictures = np.empty((frames, size, size, 3), np.uint8)
-    for index, (row, column) in enumerate(motion.positions(frames)):
+    cover = np.clip(radius - np.hypot(distance[:, None], distance[None, :]) + 0.5, 0, 1)[..., None]
+    pictures = np.empty((len(positions), size, size, 3), np.uint8)
+    for index, (row, column) in enumerate(positions):
         # The disc's texture and its soft-edged mask live on the torus too, and move as one.
         rows, columns = (np.arange(size) - row) % size, (np.arange(size) - column) % size
         here = np.ix_(rows, columns)

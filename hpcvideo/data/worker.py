@@ -27,7 +27,7 @@ from hpcvideo.data.clip_cutter import ClipCutter, ClipSource
 from hpcvideo.data.clip_tasks import EVALUATION, ClipDone, ClipTask
 from hpcvideo.errors import HpcvideoError, InputError
 
-TASK = struct.Struct("<qiiqqi?")
+TASK = struct.Struct("<qiiqqi?ii")
 LENGTH = struct.Struct("<I")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """What batch systems and terminals send to every process of a job: the trainer answers it, and needs its workers then."""
@@ -44,7 +44,7 @@ def main(control: int, tasks: int, results: int, parent: int) -> None:
         threading.Thread(target=buffers.receive, daemon=True).start()
         cutter = ClipCutter(source)
         gc.freeze()  # else the collector walks through all modules now and then, and a clip takes longer
-        _carry_out(tasks, results, cutter, lambda task: buffers.clips(task.buffer, source, task.epoch)[task.place])
+        _carry_out(tasks, results, cutter, lambda task: buffers.clips(task, source)[task.place])
     except BrokenPipeError:
         return  # the parent is gone
     except HpcvideoError as error:
@@ -153,8 +153,8 @@ class _Buffers:
                 self._memory[number] = memory
                 self._arrived.notify_all()
 
-    def clips(self, number: int, source: ClipSource, epoch: int) -> NDArray[np.uint8]:
-        """Buffer `number` as uint8 [batch, frames, size, size, 3]; waits until it has arrived."""
+    def clips(self, task: ClipTask, source: ClipSource) -> NDArray[np.uint8]:
+        """The task's buffer as uint8 [batch, frames, size, size, 3]; waits until it has arrived."""
         with self._arrived:
-            self._arrived.wait_for(lambda: number in self._memory)
-        return self._memory[number].reshape(-1, *source.view.clip_shape(epoch != EVALUATION))
+            self._arrived.wait_for(lambda: task.buffer in self._memory)
+        return self._memory[task.buffer].reshape(-1, *source.view.clip_shape(task.epoch != EVALUATION, task.count))

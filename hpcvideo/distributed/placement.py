@@ -1,9 +1,9 @@
-"""Which stage computes what: an ordered row of layers (or units) cut into stages of nearly equal cost; pure functions."""
+"""Which stage computes what: layers cut into runs of nearly equal cost, units dealt to stages freely; pure functions."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 
 from hpcvideo.errors import InputError
@@ -85,6 +85,71 @@ def _dynamic(ends: Sequence[int], stages: int, extend, allowed) -> tuple[float, 
         place = choice[place]
         starts.append(ends[place])
     return best[-1], starts[::-1]
+
+
+def deal_to_stages(
+    costs: Sequence[float],
+    stages: int,
+    flows: Mapping[tuple[int, int], float],
+    *,
+    counts: Sequence[bool] | None = None,
+    gain: float = _NO_WAY,
+) -> list[list[int]]:
+    """Deal items to stages, in runs of neighbours or, where that makes the dearest stage cheaper by more than the share
+    `gain`, freely; by default never.
+
+    For units that all work at once: an item may be on any stage, at the price of messages. flows: bytes that two items
+    (lower number first) exchange; of equally cheap cuts into runs, the one that sends least is taken. The free deal begins
+    with the runs and moves or exchanges items as long as the dearest stage gets cheaper, then as long as less is sent while
+    that stage stays within 1 % of what was reached; it is no exact optimum. costs, counts: as in `cut_into_stages`. Stages
+    are numbered by their first item. Raises as `cut_into_stages`.
+    """
+    crossing = [sum(size for (low, high), size in flows.items() if low < cut <= high) for cut in range(len(costs))]
+    runs = cut_into_stages(costs, stages, counts=counts, cut_costs=crossing)
+    homes = [stage for stage, run in enumerate(runs) for _ in run]
+    worth = list(counts) if counts is not None else [True] * len(costs)
+
+    def dearest(homes: Sequence[int]) -> tuple[float, float]:
+        totals = [sum(cost for cost, home in zip(costs, homes, strict=True) if home == stage) for stage in range(stages)]
+        # Squares tell apart what makes the dearest stage cheaper next time.
+        return max(totals), sum(total * total for total in totals)
+
+    def sent(homes: Sequence[int]) -> float:
+        return sum(size for (low, high), size in flows.items() if homes[low] != homes[high])
+
+    free = homes if gain >= 1 else _improved(homes, stages, worth, lambda homes: (*dearest(homes), sent(homes)))
+    if dearest(free)[0] < (1 - gain) * dearest(homes)[0]:
+        limit = 1.01 * dearest(free)[0]
+        homes = _improved(free, stages, worth, lambda homes: (max(dearest(homes)[0], limit), sent(homes)))
+    dealt = [[item for item, home in enumerate(homes) if home == stage] for stage in range(stages)]
+    return sorted(dealt)
+
+
+def _improved(
+    homes: Sequence[int], stages: int, worth: Sequence[bool], price: Callable[[Sequence[int]], tuple[float, ...]]
+) -> list[int]:
+    """The homes of all items after the moves and exchanges that each lower the price most, until none does."""
+    best, lowest = list(homes), price(homes)
+    while True:
+        found = None
+        for changed in _neighbours(best, stages):
+            kept = {home for home, counted in zip(changed, worth, strict=True) if counted}
+            if len(kept) == stages and price(changed) < lowest:
+                found, lowest = changed, price(changed)
+        if found is None:
+            return best
+        best = found
+
+
+def _neighbours(homes: Sequence[int], stages: int) -> Iterator[list[int]]:
+    """All deals that differ in the home of one item, or in two items that change places."""
+    for item, home in enumerate(homes):
+        for stage in range(stages):
+            if stage != home:
+                yield [*homes[:item], stage, *homes[item + 1 :]]
+        for other in range(item + 1, len(homes)):
+            if homes[other] != home:
+                yield [*homes[:item], homes[other], *homes[item + 1 : other], home, *homes[other + 1 :]]
 
 
 def stage_costs(costs: Sequence[float], stages: Sequence[range]) -> list[float]:

@@ -95,9 +95,9 @@ def total(values: Tensor, device: Device, group: Any = None) -> Tensor:
     return summed.cpu()
 
 
-def gather(values: list[float], device: Device) -> Tensor:
+def gather(values: list[float] | Tensor, device: Device) -> Tensor:
     """Every rank's values, float64 [world_size, len(values)], on every rank."""
-    own = torch.tensor(values, dtype=torch.float64, device=device.torch_device)
+    own = torch.as_tensor(values, dtype=torch.float64, device=device.torch_device)
     rows = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(rows, own)
     return torch.stack(rows).cpu()

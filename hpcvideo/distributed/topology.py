@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -55,12 +55,15 @@ class StageGrid:
         return [self.rank(stage, replica) for stage in range(self.stages)]
 
 
-def node_traffic(grid: StageGrid, handed_on: Sequence[float], gradients: Sequence[float]) -> list[float]:
+HandedOn = Sequence[float] | Mapping[tuple[int, int], float]
+"""Bytes that stages of a replica send each other in a step, half each way: of s and s + 1 at place s, or by pair."""
+
+
+def node_traffic(grid: StageGrid, handed_on: HandedOn, gradients: Sequence[float]) -> list[float]:
     """Bytes that each node sends to other nodes in a step, counted rank by rank.
 
-    handed_on[s]: bytes that stage s and s + 1 of a replica send each other in a step (activations and gradients, half each
-    way), one entry fewer than stages. gradients[s]: bytes of stage s's gradients, reduced over its replicas on a ring in
-    rank order: each rank sends 2 (R - 1) / R times that to the next one.
+    handed_on: a sequence has one entry fewer than there are stages. gradients[s]: bytes of stage s's gradients, reduced over
+    its replicas on a ring in rank order: each rank sends 2 (R - 1) / R times that to the next one.
     """
     sent = [0.0] * grid.nodes
 
@@ -68,10 +71,15 @@ def node_traffic(grid: StageGrid, handed_on: Sequence[float], gradients: Sequenc
         if grid.node(source) != grid.node(target):
             sent[grid.node(source)] += amount
 
+    if isinstance(handed_on, Mapping):
+        pairs = handed_on
+    else:
+        pairs = dict(zip(pairwise(range(grid.stages)), handed_on, strict=True))
     for replica in range(grid.replicas):
-        for stage, (left, right) in enumerate(pairwise(grid.replica_ranks(replica))):
-            send(left, right, handed_on[stage] / 2)
-            send(right, left, handed_on[stage] / 2)
+        ranks = grid.replica_ranks(replica)
+        for (one, other), amount in pairs.items():
+            send(ranks[one], ranks[other], amount / 2)
+            send(ranks[other], ranks[one], amount / 2)
     for stage in range(grid.stages):
         ring = grid.stage_ranks(stage)
         share = 2 * (grid.replicas - 1) / grid.replicas * gradients[stage]
@@ -81,7 +89,7 @@ def node_traffic(grid: StageGrid, handed_on: Sequence[float], gradients: Sequenc
 
 
 def choose_grid(
-    stages: int, replicas: int, ranks_per_node: int, handed_on: Sequence[float], gradients: Sequence[float]
+    stages: int, replicas: int, ranks_per_node: int, handed_on: HandedOn, gradients: Sequence[float]
 ) -> StageGrid:
     """The layout whose busiest node sends least to others (`node_traffic`); in doubt neighbouring stages share a node."""
     grids = [StageGrid(stages, replicas, ranks_per_node, adjacent) for adjacent in (True, False)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpcvideo.distributed.process_group import average, total
 from hpcvideo.distributed.subgroups import neighbour_group
@@ -55,9 +55,13 @@ class EndToEnd:
         settings = zero_settings(zero, wire, bucket_bytes, parts.gradient_clip, parts.device) if zero else None
         self._engine = start_engine(self._network, self._optimizer, parts.split, parts.device, settings)
         self._statistics = list(running_statistics(self._model).values())  # looked up once: this is asked for every step
-        self._exchange = None if zero else GradientExchange(self._model.parameters(), wire, bucket_bytes)
+        self._exchange = None if zero else GradientExchange(self._exchanged(), wire, bucket_bytes)
         self._reducing = timed_reductions(self._engine.optimizer) if zero else None
         self._averaged = None if parts.ema_decay is None else AveragedWeights(self._model, parts.ema_decay)
+
+    def _exchanged(self) -> Iterable[nn.Parameter]:
+        """Whose gradients a step exchanges at its end."""
+        return self._model.parameters()
 
     def facts(self) -> dict[str, Any]:
         told = {"precision": self._precision, "wire": self._wire, "zero": self._zero}
@@ -81,34 +85,40 @@ class EndToEnd:
             self._engine.optimizer.override_loss_scale(scale)  # it multiplies the loss and divides the gradients
         losses = []
         for micro in range(self._split.accumulation):
-            piece = next(micro_batches)
             last = micro == self._split.accumulation - 1
-            with clock.phase("to_device"):
-                clips = normalise_clips(piece["clips"].to(self._device.torch_device, non_blocking=True))
-                # Keyed by the micro-batch's place in the global batch, so that ranks and accumulation draw alike.
-                place = self._rank * self._split.accumulation + micro
-                if self._mixup is not None:
-                    key = mixup_key(self._seed, step, place)
-                    clips, piece = self._mixup.clips(clips, key), self._mixup.labels(piece, key)
-                torch.manual_seed(forward_key(self._seed, step, place))
             self._engine.set_gradient_accumulation_boundary(last)
-            with clock.phase("forward"):
-                loss = self._task.loss(self._engine(clips), piece)
-            self._backward(loss * scale if scale != 1.0 and not self._zero else loss, last, clock)
-            losses.append(loss.detach())
+            # The place in the global batch, which keys draws so that ranks and accumulation draw alike.
+            place = self._rank * self._split.accumulation + micro
+            losses.append(self._accumulate(next(micro_batches), step, place, scale, last, clock))
         with clock.phase("optimizer"):
             norm, updated = self._update_partitioned() if self._zero else self._update(scale)
             if self._averaged is not None and updated:
                 self._averaged.update()
         return StepResult(float(torch.stack(losses).mean()), norm, not updated, scale if self._loss_scale else None)
 
-    def _backward(self, loss: Tensor, last: bool, clock: PhaseClock) -> None:
-        """Backward, with the exchange of gradients where this is the step's last one (ZeRO 2: in any)."""
+    def _accumulate(
+        self, piece: Mapping[str, Any], step: int, place: int, scale: float, last: bool, clock: PhaseClock
+    ) -> Tensor:
+        """Add up the gradients of a micro-batch, exchanged with the step's last one; gives its loss."""
+        with clock.phase("to_device"):
+            clips = normalise_clips(piece["clips"].to(self._device.torch_device, non_blocking=True))
+            if self._mixup is not None:
+                key = mixup_key(self._seed, step, place)
+                clips, piece = self._mixup.clips(clips, key), self._mixup.labels(piece, key)
+            torch.manual_seed(forward_key(self._seed, step, place))
+        with clock.phase("forward"):
+            loss = self._task.loss(self._engine(clips), piece)
+        self._backward(loss * scale if scale != 1.0 and not self._zero else loss, last, clock)
+        return loss.detach()
+
+    def _backward(self, loss: Tensor, last: bool, clock: PhaseClock, whole: bool = True) -> None:
+        """Backward, with the exchange of gradients where this is the step's last one (ZeRO 2: in any). whole: the
+        gradients are of the micro-batch and are divided by their number; else that has been done."""
         if self._exchange is not None:
             with clock.phase("backward"):
                 if last:
                     self._exchange.expect()
-                self._engine.backward(loss)
+                self._engine.backward(loss, scale_wrt_gas=whole)
             if last:
                 with clock.phase("communication_exposed"):
                     self._exchange.finish()

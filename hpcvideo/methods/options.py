@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class ExchangeOptions(BaseModel):
@@ -43,22 +43,101 @@ class PipelineOptions(ExchangeOptions):
 
 class UnitOptions(BaseModel):
     """stages: parts into which the units are dealt, each on a rank of its own. placement: the units of each stage by name,
-    in any order; absent: runs of neighbours of nearly equal cost. update_every: gradients of a clip after which a unit
+    in any order; absent: by cost. balance: what that makes equal, `counted` operations (runs of neighbours, the same
+    everywhere) or `measured` seconds of the machine that trains (units on any stage); no result depends on it. update_every: gradients of a clip after which a unit
     updates, or `clip` for one update a clip."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     stages: Annotated[int, Field(ge=1)] = 1
     placement: tuple[tuple[str, ...], ...] | None = None
+    balance: Literal["counted", "measured"] = "counted"
     update_every: Annotated[int, Field(ge=1)] | Literal["clip"] = "clip"
 
 
 class SidewaysOptions(UnitOptions):
     """boundary: what happens between clips, see sideways/schedule.py."""
 
-    boundary: Literal["reset", "drain", "stream"] = "reset"
+    boundary: Literal["reset", "drain", "stream", "continuous"] = "reset"
 
 
 class DelayedOptions(UnitOptions):
     """boundary: the same; clips are drained wherever they do not stream."""
 
-    boundary: Literal["reset", "stream"] = "reset"
+    boundary: Literal["reset", "stream", "continuous"] = "reset"
+
+
+class SampledGradientsOptions(ExchangeOptions):
+    """ratio: the part of a video's snippets whose gradient the encoder gets. chunk: snippets in the encoder at a time.
+    sampling: which ones, see sampling.py. weighting: of the sampled gradient, `published` as it is or `unbiased`, times all
+    over sampled. replay: the second forward draws the random numbers of the first. optimizer_steps: 1, or 2 as published: the
+    detector's before the second forward and then the encoder's. chunk_statistics: lets the encoder's BatchNorms take a chunk
+    as their batch, as published code may. checkpointing: the whole gradient through activations that are computed again."""
+
+    ratio: Annotated[float, Field(ge=0, le=1)] = 0.3
+    chunk: Annotated[int, Field(ge=1)] = 4
+    sampling: Literal["random", "grid", "feature", "gradient"] = "random"
+    weighting: Literal["published", "unbiased"] = "published"
+    replay: bool = True
+    optimizer_steps: Literal[1, 2] = 1
+    chunk_statistics: bool = False
+    checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> SampledGradientsOptions:
+        if self.weighting == "unbiased" and self.sampling not in ("random", "grid"):
+            raise ValueError(
+                f"weighting: unbiased with sampling: {self.sampling}: only where every snippet is as likely as any other "
+                "does a factor make the gradient unbiased; use sampling: random or grid, or weighting: published"
+            )
+        if self.checkpointing and self.ratio != 1:
+            raise ValueError(f"checkpointing: true gives the whole gradient, but ratio is {self.ratio:g}; set ratio: 1")
+        if self.checkpointing and self.optimizer_steps == 2:
+            raise ValueError("checkpointing: true has one backward and so one step; set optimizer_steps: 1")
+        return self
+
+
+class ProgressiveOptions(ExchangeOptions):
+    """fragment_frames: frames that a fragment's blocks see, the carried ones among them; several: one after another, an epoch
+    each. overlap: the carried ones, by which later fragments bring fewer new frames (absent: what the network carries; 0
+    makes all fragments equally long). last_fragment: what becomes of frames that do not fill one, see
+    progressive/fragments.py. gradients: of a video's fragments, added up or averaged. update: after a video or each fragment.
+    across_seams: whether gradients flow into the fragment before, which needs the memory of the whole clip. carry_state: false
+    starts every fragment anew. statistics: BatchNorm's running ones move with every fragment as published, or by a video as
+    far as by one clip. evaluation: a clip scored whole, or its fragments' probabilities combined, or the last one's answer.
+    evaluation_bins: of a whole clip, spans of time that are classified and averaged."""
+
+    fragment_frames: Annotated[int, Field(ge=1)] | Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+    overlap: Annotated[int, Field(ge=0)] | None = None
+    last_fragment: Literal["keep", "join", "drop"] = "keep"
+    gradients: Literal["sum", "mean"] = "sum"
+    update: Literal["video", "fragment"] = "video"
+    across_seams: bool = False
+    carry_state: bool = True
+    statistics: Literal["fragment", "video"] = "fragment"
+    evaluation: Literal["whole", "max", "mean", "last"] = "whole"
+    evaluation_bins: Annotated[int, Field(ge=1)] = 1
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """fragment_frames of each epoch in turn."""
+        return (self.fragment_frames,) if isinstance(self.fragment_frames, int) else self.fragment_frames
+
+    @model_validator(mode="after")
+    def _fits(self) -> ProgressiveOptions:
+        if self.update == "fragment" and self.across_seams:
+            raise ValueError(
+                "across_seams: true with update: fragment: the weights of the fragment before have changed when its gradient "
+                "would come; use update: video"
+            )
+        if self.update == "fragment" and len(self.lengths) > 1:
+            raise ValueError(
+                "several fragment_frames with update: fragment: a video would be another number of updates in each epoch; use "
+                "update: video, or one length"
+            )
+        if self.update == "fragment" and self.gradients == "mean":
+            raise ValueError("gradients: mean has no effect with update: fragment, which adds up none; take it out")
+        if self.across_seams and not self.carry_state:
+            raise ValueError("across_seams: true has no effect with carry_state: false: nothing crosses; take one out")
+        if self.evaluation_bins > 1 and self.evaluation != "whole":
+            raise ValueError(f"evaluation_bins cut a whole clip, but evaluation is {self.evaluation}; use evaluation: whole")
+        return self

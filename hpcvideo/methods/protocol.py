@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from hpcvideo.distributed.device import Device
 from hpcvideo.distributed.environment import ProcessEnvironment
 from hpcvideo.methods.precision import Precision
+from hpcvideo.methods.progressive.fragments import ClipCuts
 from hpcvideo.runs.phases import PhaseClock
 from hpcvideo.tasks import Task
 from hpcvideo.tasks.mixup import Mixup
@@ -31,11 +32,29 @@ class BatchSplit:
 @dataclass(frozen=True)
 class BatchShare:
     """Which part of every global batch a rank works on: part `index` of `count` equal ones. fed: whether it is given the
-    part's batches; a rank that is not gets them from another one and is stepped with empty ones."""
+    part's batches; a rank that is not gets them from another one and is stepped with empty ones. cuts: how clips are to be
+    delivered in fragments; None: whole."""
 
     index: int
     count: int
     fed: bool = True
+    cuts: ClipCuts | None = None
+
+
+@dataclass(frozen=True)
+class LiveVideo:
+    """frames_per_second: how fast frames come; None: as fast as they are learnt from."""
+
+    frames_per_second: float | None = None
+
+
+class FrameLatency(NamedTuple):
+    """Seconds of one frame of a live video. update: from its arrival until every unit has done the update of the step in
+    which it enters. learnt: until the last unit has done the first update whose loss saw this frame, some steps later; None
+    while the first frames of a process have not come so far."""
+
+    update: float
+    learnt: float | None
 
 
 @dataclass(frozen=True)
@@ -43,7 +62,7 @@ class MethodParts:
     """What every method is made from. `optimizer` makes one for (a part of) the model; clip_shape: [frames, 3, height,
     width] of what it is fed; mixup: None where clips are not mixed; ema_decay: None where no averaged weights are kept;
     statistic_ranks: how many neighbouring data-parallel ranks share BatchNorm's statistics; precision: in which forward and
-    backward compute."""
+    backward compute; live: None but where the clips are one video, part after part."""
 
     model: nn.Module
     task: Task
@@ -58,17 +77,20 @@ class MethodParts:
     ema_decay: float | None = None
     statistic_ranks: int = 1
     precision: Precision = "fp32"
+    live: LiveVideo | None = None
 
 
 @dataclass(frozen=True)
 class StepResult:
     """loss: mean over this rank's clips. gradient_norm: of the averaged gradient, before it was clipped. skipped: whether no
-    weight changed since a 16-bit gradient overflowed; the step counts all the same. loss_scale: the one it had, if any."""
+    weight changed since a 16-bit gradient overflowed; the step counts all the same. loss_scale: the one it had, if any.
+    latencies: of each frame of a live video, seconds (see sideways/live.py)."""
 
     loss: float
     gradient_norm: float
     skipped: bool = False
     loss_scale: float | None = None
+    latencies: Sequence[FrameLatency] = ()
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,23 @@ from torch import nn
 
 from hpcvideo.errors import InputError
 from hpcvideo.methods.end_to_end import EndToEnd
-from hpcvideo.methods.options import DelayedOptions, EndToEndOptions, PipelineOptions, SidewaysOptions, UnitOptions
+from hpcvideo.methods.options import (
+    DelayedOptions,
+    EndToEndOptions,
+    PipelineOptions,
+    ProgressiveOptions,
+    SampledGradientsOptions,
+    SidewaysOptions,
+    UnitOptions,
+)
 from hpcvideo.methods.pipeline.plan import replica_count
+from hpcvideo.methods.progressive.fragments import ClipCuts
+from hpcvideo.methods.progressive.method import Progressive
+from hpcvideo.methods.progressive.network import fragment_network_of
+from hpcvideo.methods.progressive.plan import plan_cuts
 from hpcvideo.methods.protocol import Method, MethodParts
+from hpcvideo.methods.sampled_gradients.method import SampledGradients
+from hpcvideo.methods.sampled_gradients.network_check import check_snippet_network
 from hpcvideo.methods.sideways.method import Sideways
 from hpcvideo.methods.sideways.network_check import check_unit_network
 from hpcvideo.methods.sideways.whole_clip import whole_clip
@@ -35,6 +49,10 @@ def _whole_clip(name: Literal["bp", "unrolled"]) -> Callable[..., Method]:
     return make
 
 
+def _progressive(parts: MethodParts, **options: Any) -> Method:
+    return Progressive(parts, ProgressiveOptions(**options))
+
+
 def _sideways(name: str) -> Callable[..., Method]:
     def make(parts: MethodParts, **options: Any) -> Method:
         checked = unit_options(name, options)
@@ -44,14 +62,20 @@ def _sideways(name: str) -> Callable[..., Method]:
     return make
 
 
+def _sampled_gradients(parts: MethodParts, **options: Any) -> Method:
+    return SampledGradients(parts, SampledGradientsOptions(**options))
+
+
 _METHODS: dict[str, Callable[..., Method]] = {
     "end_to_end": _end_to_end,
     "pipeline": _pipeline,
     "sideways": _sideways("sideways"),
     "skip_sideways": _sideways("skip_sideways"),
     "delayed": _sideways("delayed"),
+    "progressive": _progressive,
     "bp": _whole_clip("bp"),
     "unrolled": _whole_clip("unrolled"),
+    "sampled_gradients": _sampled_gradients,
 }
 _OPTIONS: dict[str, type[BaseModel]] = {
     "end_to_end": EndToEndOptions,
@@ -59,8 +83,10 @@ _OPTIONS: dict[str, type[BaseModel]] = {
     "sideways": SidewaysOptions,
     "skip_sideways": SidewaysOptions,
     "delayed": DelayedOptions,
+    "progressive": ProgressiveOptions,
     "bp": EndToEndOptions,
     "unrolled": EndToEndOptions,
+    "sampled_gradients": SampledGradientsOptions,
 }
 
 
@@ -93,9 +119,10 @@ def check_combination(name: str, options: Mapping[str, Any], optimizer: str) -> 
     check_method(name, options)
     zero = options.get("zero", 0)
     if zero and optimizer != "sgd":
+        why = "it was tried with sgd alone" if optimizer == "adamw" else "this optimizer scales every layer by its own norm"
         raise InputError(
             f"method.zero = {zero} with recipe.optimizer.name = {optimizer}: ZeRO hands each rank a flat piece of many "
-            "layers, but this optimizer scales every layer by its own norm; use zero: 0, or sgd"
+            f"layers, but {why}; use zero: 0, or sgd"
         )
 
 
@@ -104,6 +131,19 @@ def check_network(name: str, options: Mapping[str, Any], model: nn.Module) -> No
     check_method(name, options)
     if name in UNIT_METHODS:
         check_unit_network(name, model, _OPTIONS[name](**options))
+    if name == "sampled_gradients":
+        check_snippet_network(model, SampledGradientsOptions(**options))
+
+
+def clip_cuts(name: str, options: Mapping[str, Any], model: nn.Module, frames: int) -> ClipCuts | None:
+    """How the method wants clips of `frames` frames delivered in fragments; None where it takes them whole.
+
+    Raises InputError as `check_network`.
+    """
+    if name != "progressive":
+        return None
+    check_method(name, options)
+    return plan_cuts(ProgressiveOptions(**options), fragment_network_of(model), frames)
 
 
 def works_on_units(name: str) -> bool:

@@ -21,7 +21,9 @@ _Kind = TypeVar("_Kind", bound=_BatchNorm)
 
 
 class FrozenBatchNorm(_BatchNorm):
-    """Normalises by its running statistics in training too and leaves them as they are; gamma and beta get no gradient."""
+    """Normalises by its running statistics in training too and leaves them as they are.
+
+    Gamma and beta train unless their `requires_grad` is taken away, which `freeze_batch_norms` does."""
 
     def forward(self, features: Tensor) -> Tensor:
         """[batch, channels, ...] to the same shape."""
@@ -77,6 +79,13 @@ def freeze_batch_norms(model: nn.Module, frozen: Frozen) -> None:
         for name in _batch_norms(model)[skipped:]:
             _replace(model, name, FrozenBatchNorm)
             model.get_submodule(name).requires_grad_(False)
+
+
+def use_running_statistics(model: nn.Module) -> None:
+    """Let all BatchNorms of the model normalise by their running statistics, which no longer change; gamma and beta train.
+    Names stay."""
+    for name in _batch_norms(model):
+        _replace(model, name, FrozenBatchNorm)
 
 
 def share_batch_norms(model: nn.Module, group: Any) -> None:

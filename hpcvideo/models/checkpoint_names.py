@@ -68,6 +68,8 @@ def rename(state: Mapping[str, Tensor]) -> NamedWeights:
             shifted.add(mark[1])
             places.add("blockres" if mark[2] else "block")
         name = name.replace(".net.", ".")
+        if name.startswith(("features.stem.", "features.layer")):  # TSP's R(2+1)D
+            name = name.removeprefix("features.")
         if style == "mmaction2":
             name = _from_mmaction2(name)
         elif flat_mobilenet:

@@ -24,6 +24,12 @@ def as_images(clips: Tensor, channels_last: bool) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last) if channels_last else images
 
 
+def as_volumes(clips: Tensor, channels_last: bool) -> Tensor:
+    """[batch, frames, 3, height, width] to [batch, 3, frames, height, width], copied into the memory format asked for."""
+    features = clips.transpose(1, 2)
+    return features.contiguous(memory_format=torch.channels_last_3d) if channels_last else features.contiguous()
+
+
 def mean_over_frames(logits: Tensor, frames: int) -> Tensor:
     """[batch * frames, classes] to [batch, classes]."""
     return logits.unflatten(0, (-1, frames)).mean(1)

@@ -35,17 +35,18 @@ class FrameBlock(nn.Module, ABC):
         many channels from a bottleneck."""
         if self.shift is not None and self.place == "block":
             shifted = self.shift(features)
-            return self._join(self.conv1(shifted), shifted)
-        return self._join(self.conv1(features, self.shift), features)
+            return self.join(self.conv1(shifted), shifted)
+        return self.join(self.conv1(features, self.shift), features)
 
     def forward_onwards(self, features: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
         """The block on the next frames of a stream: its output, and what the frames after these need as `before`."""
         assert self.shift is not None
         step = self.shift.convolve_onwards(features, before, self.conv1)
         identity = step.shifted if self.place == "block" else features
-        return self._join(step.out, identity), step.after
+        return self.join(step.out, identity), step.after
 
-    def _join(self, first: Tensor, identity: Tensor) -> Tensor:
+    def join(self, first: Tensor, identity: Tensor) -> Tensor:
+        """The block from behind its first convolution, `first`; identity: what the path around it has read."""
         if self.downsample is not None:
             identity = self.downsample(identity)
         residual = self._after_first(first)

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from hpcvideo.models.clips import check_clips, initialise
+from hpcvideo.models.clips import as_volumes, check_clips, initialise
 from hpcvideo.models.layered import RESNET_MODULES, Layer, LayeredNetwork, residual_blocks, resnet_layers
 from hpcvideo.models.resnet import BLOCKS_PER_LAYER
-from hpcvideo.models.temporal_convolution import InflatedBottleneck, TemporalConvolution
+from hpcvideo.models.temporal_convolution import Convolve, InflatedBottleneck, TemporalConvolution, run_alone
 
 InflatedBlocks = Literal["all", "alternate", "late"]
 Kernel = Literal["3x1x1", "3x3x3"]
@@ -97,12 +96,11 @@ class InflatedResNet(LayeredNetwork):
     def stem(self, clips: Tensor) -> Tensor:
         """[batch, frames, 3, height, width] to [batch, width, frames (or fewer), height / 4, width / 4]."""
         check_clips(clips, self.frames)
-        features = clips.transpose(1, 2)
-        if self.channels_last:
-            features = features.contiguous(memory_format=torch.channels_last_3d)
-        else:
-            features = features.contiguous()
-        return self.maxpool(self.relu(self.bn1(self.conv1(features))))
+        return self.read_frames(as_volumes(clips, self.channels_last))
+
+    def read_frames(self, features: Tensor, convolve: Convolve = run_alone) -> Tensor:
+        """The stem for any number of frames, [batch, 3, frames, height, width]."""
+        return self.maxpool(self.relu(self.bn1(convolve(self.conv1, features))))
 
     def head(self, features: Tensor) -> Tensor:
         """[batch, channels, frames, height, width] to logits [batch, num_classes]."""

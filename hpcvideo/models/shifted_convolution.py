@@ -59,9 +59,14 @@ class _MovedConvolution(torch.autograd.Function):
     @staticmethod
     def forward(features: Tensor, weight: Tensor, frames: int, folds: Folds) -> Tensor:
         matrix = weight.flatten(1)
-        out = _rows(_gather(features, frames, folds)) @ matrix[:, : folds.moved].t()
+        count, _, height, width = features.shape
+        shape = (count, matrix.shape[0], height, width)
+        # An image written by its rows rather than rows seen as an image: what comes next may add to it in place.
+        image = torch.empty(shape, dtype=features.dtype, device=features.device, memory_format=torch.channels_last)
+        out = _rows(image)
+        torch.mm(_rows(_gather(features, frames, folds)), matrix[:, : folds.moved].t(), out=out)
         torch.addmm(out, _rows(features)[:, folds.moved :], matrix[:, folds.moved :].t(), out=out)
-        return _image(out, features)
+        return image
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int, Folds], output: Tensor) -> None:

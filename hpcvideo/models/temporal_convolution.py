@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from hpcvideo.models.first_frames import add_to_first
 
 
 class TemporalConvolution(nn.Conv3d):
@@ -11,7 +16,7 @@ class TemporalConvolution(nn.Conv3d):
 
     size: kernel height and width (the padding keeps the size at stride 1). taps: kernel length in frames. frame_stride:
     stride in frames. before, after: frames of zeros in front of the first and behind the last frame; None centres the
-    kernel, `before = taps - 1, after = 0` makes it causal. The weight's name and its axes are those of nn.Conv3d.
+    kernel, `before = taps - 1, after = 0` makes it causal. groups: as in nn.Conv3d, whose weight's name and axes it has.
     """
 
     def __init__(
@@ -25,6 +30,7 @@ class TemporalConvolution(nn.Conv3d):
         frame_stride: int = 1,
         before: int | None = None,
         after: int | None = None,
+        groups: int = 1,
     ) -> None:
         self.before = taps // 2 if before is None else before
         self.after = (taps - 1) // 2 if after is None else after
@@ -35,6 +41,7 @@ class TemporalConvolution(nn.Conv3d):
             (taps, size, size),
             stride=(frame_stride, stride, stride),
             padding=(shared, size // 2, size // 2),
+            groups=groups,
             bias=False,
         )
         self._extra = (self.before - shared, self.after - shared)
@@ -45,6 +52,37 @@ class TemporalConvolution(nn.Conv3d):
         if self._extra != (0, 0):
             features = F.pad(features, (0, 0, 0, 0, *self._extra))
         return super().forward(features)
+
+    def onwards(self, features: Tensor, seen: Tensor) -> Tensor:
+        """The same for the next frames of a video, of which the last ones before them stand where zeros stood.
+
+        features: as in `forward`, any number of frames. seen: [batch, in_channels, 1 or more, height, width], of which the
+        last `before` frames count; zeros stand in front of fewer ones.
+        """
+        seen = seen[:, :, -self.before :]
+        missing = self.before - seen.shape[2]
+        stride, padding = self.stride, (0, *self.padding[1:])
+        if self._extra != (0, 0):  # one side has more zeros, so that the input is copied in any case
+            joined = torch.cat([seen, features], 2)
+            if missing or self.after:
+                joined = F.pad(joined, (0, 0, 0, 0, missing, self.after))
+            return F.conv3d(joined, self.weight, None, stride, padding, groups=self.groups)
+        out = super().forward(features)
+        reached = -(-self.before // stride[0])
+        seen = F.pad(seen, (0, 0, 0, 0, missing, (reached - 1) * stride[0]))
+        looking_back = self.weight[:, :, : self.before]
+        added = F.conv3d(seen, looking_back, None, stride, padding, groups=self.groups)
+        return add_to_first(out, added[:, :, : out.shape[2]])
+
+
+Convolve = Callable[[TemporalConvolution, Tensor], Tensor]
+"""How a block computes a convolution that may span frames: by itself, or with what came before the features."""
+
+
+def run_alone(convolution: TemporalConvolution, features: Tensor) -> Tensor:
+    """The convolution of a whole clip: zeros stand before its first frame."""
+    result: Tensor = convolution(features)
+    return result
 
 
 class InflatedBottleneck(nn.Module):
@@ -87,11 +125,11 @@ class InflatedBottleneck(nn.Module):
     def last_norm(self) -> nn.Module:
         return self.bn3
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, convolve: Convolve = run_alone) -> Tensor:
         """[batch, in_channels, frames, height, width] to [batch, 4 * channels, frames, height / stride, ...]."""
         identity = features if self.downsample is None else self.downsample(features)
-        out = self.relu(self.bn1(self.conv1(features)))
-        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.relu(self.bn1(convolve(self.conv1, features)))
+        out = self.relu(self.bn2(convolve(self.conv2, out)))
         out = self.bn3(self.conv3(out))
         return self.relu(out + identity)
 

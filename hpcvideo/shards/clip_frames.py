@@ -48,12 +48,30 @@ class FrameDecoder:
         Raises DamagedFrame where a frame cannot be read, its checksum differs or it does not decode; OperationFailed where
         the tables cannot be read; IndexError where there is no such frame.
         """
-        seconds = self.seconds
         shape = (video.height, video.width, 3)
         size = video.height * video.width * 3
         if self._buffer.size < size:
             self._buffer = np.empty(size, np.uint8)
         buffer = self._buffer[:size].reshape(shape)
+        for frame, jpeg in self._jpegs(video, wanted):
+            begin = perf_counter()
+            try:
+                picture = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", buffer=buffer)
+            except ValueError as error:
+                raise _damaged(video, frame, f"does not decode ({error})") from error
+            if picture.shape != shape:
+                raise _damaged(video, frame, f"is not {video.width}x{video.height}")
+            self.seconds[3] += perf_counter() - begin
+            yield buffer
+
+    def check(self, video: OpenVideo, wanted: NDArray[np.int64]) -> None:
+        """Read frames and compare their checksums. Raises as `frames`, but for what does not decode."""
+        for _ in self._jpegs(video, wanted):
+            pass
+
+    def _jpegs(self, video: OpenVideo, wanted: NDArray[np.int64]) -> Iterator[tuple[int, memoryview]]:
+        """Each frame's number and its sound bytes, which hold until the next one is asked for."""
+        seconds = self.seconds
         descriptor = video.descriptor
         begin = perf_counter()
         rows = frame_rows(descriptor, video.tables, video.row, wanted)  # type: ignore[arg-type]
@@ -79,17 +97,9 @@ class FrameDecoder:
             checked = perf_counter()
             if not sound:
                 raise _damaged(video, frame, "checksum differs from what was written")
-            try:
-                picture = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", buffer=buffer)
-            except ValueError as error:
-                raise _damaged(video, frame, f"does not decode ({error})") from error
-            if picture.shape != shape:
-                raise _damaged(video, frame, f"is not {video.width}x{video.height}")
-            end = perf_counter()
             seconds[1] += read - begin
             seconds[2] += checked - read
-            seconds[3] += end - checked
-            yield buffer
+            yield frame, jpeg
 
 
 def _damaged(video: OpenVideo, frame: int, reason: str) -> DamagedFrame:

@@ -29,6 +29,21 @@ class Classification(BaseModel):
         """One logit a class."""
         return self.num_classes
 
+    @property
+    def one_label(self) -> bool:
+        """Yes."""
+        return True
+
+    @property
+    def targets(self) -> None:
+        """Labels are enough."""
+        return None
+
+    @property
+    def future_frames(self) -> int:
+        """None."""
+        return 0
+
     def protocol(self, views: str) -> str:
         """The views are all that an accuracy depends on."""
         return views
@@ -79,7 +94,10 @@ class Classification(BaseModel):
         """The (up to) five best classes of each clip, int64 [batch, 5], best first."""
         return logits.topk(min(5, self.num_classes), dim=1).indices
 
-    def metrics(self, sums: Tensor) -> dict[str, float]:
+    def rows(self, outputs: Tensor, batch: Mapping[str, Any]) -> None:
+        """Sums are enough."""
+
+    def metrics(self, sums: Tensor, rows: Tensor | None = None) -> dict[str, float]:
         """top1 and top5 as fractions, loss as the mean. Raises ValueError where no clip was scored."""
         clips, top1, top5, loss = sums.tolist()
         if clips == 0:

@@ -9,9 +9,17 @@ from pydantic import ValidationError
 
 from hpcvideo.errors import InputError
 from hpcvideo.tasks.classification import Classification
+from hpcvideo.tasks.detection.task import Detection
+from hpcvideo.tasks.frame_prediction import FramePrediction
+from hpcvideo.tasks.multilabel import MultiLabel
 from hpcvideo.tasks.protocol import Task
 
-_TASKS: dict[str, Callable[..., Task]] = {"classification": Classification}
+_TASKS: dict[str, Callable[..., Task]] = {
+    "classification": Classification,
+    "detection": Detection,
+    "frame_prediction": FramePrediction,
+    "multilabel": MultiLabel,
+}
 
 
 def known_tasks() -> list[str]:

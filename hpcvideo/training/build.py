@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,14 +12,16 @@ from torch import nn
 
 from hpcvideo.config import RunConfig
 from hpcvideo.data import ClipLoader, ClipView
+from hpcvideo.data.feature_loader import FeatureLoader
 from hpcvideo.data.idle_loader import IdleLoader
 from hpcvideo.data.mirrored_labels import mirrored_labels
 from hpcvideo.data.node_local_order import NodeLocalOrder, check_virtual_nodes
 from hpcvideo.data.rand_augment import RandAugment
+from hpcvideo.data.sample_order import SampleOrder
 from hpcvideo.distributed.device import Device
 from hpcvideo.distributed.environment import ProcessEnvironment
 from hpcvideo.methods import BatchSplit, Method, MethodParts, create_method
-from hpcvideo.methods.protocol import BatchShare
+from hpcvideo.methods.protocol import BatchShare, LiveVideo
 from hpcvideo.models import create_model
 from hpcvideo.models.batch_norm import freeze_batch_norms
 from hpcvideo.shards import ShardSet
@@ -26,8 +30,11 @@ from hpcvideo.tasks.mixup import Mixup
 from hpcvideo.training.initial_weights import load_initial_weights
 from hpcvideo.training.optimizers import make_optimizer
 from hpcvideo.training.recipe import RunPlan
+from hpcvideo.training.snippet_layout import snippet_layout
 from hpcvideo.training.staging import local_copies
+from hpcvideo.training.stream_source import is_stream, live_video, stream_order
 from hpcvideo.training.task import make_task
+from hpcvideo.training.video_targets import VideoTargets
 
 
 @dataclass(frozen=True)
@@ -55,12 +62,13 @@ def build_run(
     task = make_task(config)
     model = make_model(config, task)
     initial = None if resumes else load_initial_weights(config, model, place, device)
-    method = build_method(config, task, model, plan.split, place, device)
-    validation = None
     local = local_copies(config, place)
+    shards = ShardSet(config.data.train, local=local)
+    method = build_method(config, task, model, plan.split, place, device, live_video(config, shards))
+    validation = None
     if config.data.validation is not None:
-        validation = make_loader(config, ShardSet(config.data.validation, local=local), method.share)
-    train = make_loader(config, ShardSet(config.data.train, local=local), method.share, in_training=True)
+        validation = make_loader(config, task, ShardSet(config.data.validation, local=local), method.share)
+    train = make_loader(config, task, shards, method.share, in_training=True)
     if method.share.fed:
         train.start()
     return RunParts(task, method, train, validation, initial)
@@ -78,9 +86,11 @@ def make_model(config: RunConfig, task: Task) -> nn.Module:
 
 
 def build_method(
-    config: RunConfig, task: Task, model: nn.Module, split: BatchSplit, place: ProcessEnvironment, device: Device
-) -> Method:
-    """The model, equal on every rank, inside the config's method. Collective."""
+    config: RunConfig, task: Task, model: nn.Module, split: BatchSplit, place: ProcessEnvironment, device: Device,
+    live: LiveVideo | None = None,
+) -> Method:  # fmt: skip
+    """The model, equal on every rank, inside the config's method. live: how fast the frames of a continuous video come.
+    Collective."""
     freeze_batch_norms(model, config.recipe.batch_norm.frozen)
     parts = MethodParts(
         model=model,
@@ -96,19 +106,24 @@ def build_method(
         statistic_ranks=config.recipe.batch_norm.statistic_ranks(split.data_parallel),
         ema_decay=config.recipe.ema_decay,
         precision=config.recipe.precision,
+        live=live,
     )
     return create_method(config.method.name, config.method.options(), parts)
 
 
-def make_loader(config: RunConfig, shards: ShardSet, share: BatchShare, in_training: bool = False) -> ClipLoader:
+def make_loader(
+    config: RunConfig, task: Task, shards: ShardSet, share: BatchShare, in_training: bool = False
+) -> ClipLoader:
     """This rank's loader over a shard set, clips cut as the config says. in_training: the config's order applies."""
     data, views = config.data, config.evaluation
-    order = None
+    order: SampleOrder | None = None
     if in_training and data.virtual_nodes is not None:
         sizes = tuple(shard.videos for shard in shards.manifest.shards)
         order = NodeLocalOrder(sizes, config.seed, data.virtual_nodes)
+    if in_training and is_stream(config):
+        order = stream_order(config, task, shards)
     view = ClipView(
-        frames=config.model.frames,
+        frames=config.model.frames + task.future_frames,
         size=data.size,
         sampling=data.sampling.kind,
         window=data.sampling.window,
@@ -120,10 +135,24 @@ def make_loader(config: RunConfig, shards: ShardSet, share: BatchShare, in_train
         test_clips=views.clips,
         test_crops=views.crops,
         full_resolution=views.full_resolution,
+        future_frames=task.future_frames,
+        snippets=snippet_layout(config),
+        **_pieces(share),
     )
-    loader = ClipLoader if share.fed else IdleLoader
+    loader: Callable[..., ClipLoader] = ClipLoader if share.fed else IdleLoader
+    if data.features is not None and share.fed:
+        loader = partial(FeatureLoader, data.features)
     return loader(
         shards, view, seed=config.seed, rank=share.index, world_size=share.count, workers=data.workers,
         prefetch=data.prefetch, worker_kind=data.worker_kind, order=order, on_bad_clip=data.on_bad_clip,
-        max_bad_videos=data.max_bad_videos,
+        max_bad_videos=data.max_bad_videos, one_label=task.one_label,
+        targets=None if task.targets is None else VideoTargets(shards, task.targets),
     )  # fmt: skip
+
+
+def _pieces(share: BatchShare) -> dict[str, Any]:
+    """What of a view says how clips are delivered in pieces."""
+    if share.cuts is None:
+        return {}
+    cuts = share.cuts
+    return {"pieces": cuts.by_epoch, "test_pieces": cuts.in_evaluation or (), "piece_steps": cuts.an_update_each}

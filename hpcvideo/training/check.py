@@ -22,9 +22,14 @@ from hpcvideo.runs import RunDirectory, read_events
 from hpcvideo.shards import ShardSet
 from hpcvideo.shards.tables import label_columns
 from hpcvideo.training.checkpoint import has_checkpoint
+from hpcvideo.training.fragments import check_cuts, updates_per_batch
+from hpcvideo.training.frame_check import check_frames
 from hpcvideo.training.initial_weights import check_initial_weights
 from hpcvideo.training.recipe import RunPlan, plan_run
+from hpcvideo.training.resume_check import check_streams_go_on
+from hpcvideo.training.snippet_layout import check_features, check_snippets
 from hpcvideo.training.stages import plan_stages
+from hpcvideo.training.stream_source import training_samples
 from hpcvideo.training.task import make_task
 
 
@@ -45,7 +50,8 @@ def check_run(
         train = check_data(config)
     else:  # what is inside, the first clips will tell; shards that are staged shall be read once
         train = check_data(config, slice(rank, None, world_size), look_inside=False)
-    return plan_run(config.recipe, len(train), split.data_parallel)
+    samples = training_samples(config, make_task(config), train)
+    return plan_run(config.recipe, samples, split.data_parallel, updates_per_batch(config))
 
 
 def check_without_data(
@@ -69,6 +75,7 @@ def check_without_data(
         check_virtual_nodes(config.data.virtual_nodes, config.recipe.global_batch, nodes)
     if run is not None:
         check_run_directory(config, run)
+        check_streams_go_on(config, split, run)
     return split
 
 
@@ -85,6 +92,10 @@ def check_names(config: RunConfig) -> None:
     with torch.device("meta"):  # checks the options' values at no memory
         model = create_model(config.model.name, task.num_outputs, config.model.frames, **config.model.options)
     check_network(config.method.name, config.method.options(), model)
+    check_frames(config, task, model)
+    check_snippets(config, model)
+    check_features(config, model)
+    check_cuts(config, model)
 
 
 def check_data(config: RunConfig, share: slice = slice(None), look_inside: bool = True) -> ShardSet:
@@ -95,15 +106,20 @@ def check_data(config: RunConfig, share: slice = slice(None), look_inside: bool 
     task = make_task(config)
     train = ShardSet(config.data.train)
     train.check_files(share)
-    if look_inside:
+    look_for_one_label = look_inside and task.one_label
+    if look_for_one_label:
         _check_one_label(train)
     task.check_labels(train.label_names, str(config.data.train))
     check_flip(train.label_names, config.data.flip, config.data.flip_labels, str(config.data.train))
     mirrored_labels(train.label_names, config.data.flip_labels, str(config.data.train))
+    if config.data.flip_labels and not task.one_label:
+        raise InputError(
+            f"data.flip_labels: labels of task {config.task.name} do not change places in a mirror; set data.flip=false"
+        )
     if config.data.validation is not None:
         validation = ShardSet(config.data.validation)
         validation.check_files(share)
-        if look_inside:
+        if look_for_one_label:
             _check_one_label(validation)
         if list(validation.label_names) != list(train.label_names):
             raise InputError(
@@ -114,7 +130,7 @@ def check_data(config: RunConfig, share: slice = slice(None), look_inside: bool 
 
 
 def _check_one_label(shards: ShardSet) -> None:
-    """Raise InputError where a video has more than one label: the tasks there are take exactly one."""
+    """Raise InputError where a video has more than one label."""
     for path in shards.shard_paths():
         if label_columns(path) > 1:
             raise InputError(

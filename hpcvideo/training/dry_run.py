@@ -17,9 +17,12 @@ from hpcvideo.runs import RunDirectory
 from hpcvideo.shards import ShardSet
 from hpcvideo.training.check import check_data, check_without_data
 from hpcvideo.training.effective_values import effective_values
+from hpcvideo.training.fragments import updates_per_batch
 from hpcvideo.training.initial_weights import check_initial_weights
 from hpcvideo.training.recipe import RunPlan, plan_run
 from hpcvideo.training.stages import optimizer_copies, plan_stages
+from hpcvideo.training.stream_source import training_samples
+from hpcvideo.training.task import make_task
 
 _CHECKED_STEPS = 4096
 _FORMAT_BYTES = 4096  # JSON and headers of a checkpoint
@@ -71,9 +74,9 @@ def rehearse(
     shards = check_data(config) if samples is None else None
     if samples is None:
         check_initial_weights(config)
-    count = samples if shards is None else len(shards)
+    count = samples if shards is None else training_samples(config, make_task(config), shards)
     assert count is not None
-    plan = plan_run(config.recipe, count, split.data_parallel)
+    plan = plan_run(config.recipe, count, split.data_parallel, updates_per_batch(config))
     stages = plan_stages(config, split, ranks_per_node)
     parameters = sum(stage.parameter_bytes for stage in stages.stages)
     return DryRun(

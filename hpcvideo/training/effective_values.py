@@ -10,6 +10,7 @@ from hpcvideo.config.large_batch import FEWEST_UPDATES, LARGE_BATCH
 from hpcvideo.config.schema import RecipeConfig
 from hpcvideo.methods.pipeline.plan import bubble_warning
 from hpcvideo.methods.registry import stage_count, works_on_units
+from hpcvideo.training.fragments import frames_of_statistics
 from hpcvideo.training.recipe import CLIPS_OF_BASE_RATE, RunPlan
 
 _MOST_OF_START = 0.01
@@ -26,7 +27,8 @@ def effective_values(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
         few_updates_warning(recipe, plan), decay_warning(recipe, plan), ema_warning(recipe, plan),
         bubble_warning(stages, split.accumulation), trace_warning(config.logging.trace_step, plan),
     )  # fmt: skip
-    images = recipe.batch_norm.span(split.micro_batch, config.model.frames, split.data_parallel)
+    frames = frames_of_statistics(config)
+    images = recipe.batch_norm.span(split.micro_batch, frames, split.data_parallel)
     return {
         "global_batch": split.global_batch,
         "micro_batch": split.micro_batch,
@@ -41,7 +43,7 @@ def effective_values(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
         "optimizer": recipe.optimizer.model_dump(mode="json"),
         "ema_decay": recipe.ema_decay,
         "precision": recipe.precision,
-        "batch_norm_span": {"clips": images // config.model.frames, "images": images},
+        "batch_norm_span": {"clips": images // frames, "images": images},
         "warnings": [warning for warning in warnings if warning],
     }
 

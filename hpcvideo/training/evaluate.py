@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,17 +41,21 @@ def evaluate(
     method: Method, task: Task, loader: ClipLoader, batch: int, device: Device, average: str = "logits",
     keep_predictions: bool = False, progress: Progress = lambda done, of: None,
     waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
+    seen: Callable[[Tensor, Mapping[str, Any]], None] = lambda outputs, batch: None,
 ) -> Evaluation:  # fmt: skip
     """Run the method's model over the loader's set, `batch` clips a rank at once. Collective.
 
-    average: "logits" or "softmax", what is averaged over the views of a video. Every rank has the same statistics.
-    waiting: gives a block in which this rank waits for others.
+    average: "logits" or "softmax", what is averaged over the views of a video, or "max": the largest logit of each class.
+    Every rank has the same statistics.
+    waiting: gives a block in which this rank waits for others. seen: is given what this rank scores, outputs and batch.
     """
-    views = ViewAverage(loader.view.test_views, softmax=average == "softmax")
-    steps = evaluation_steps(len(loader.shards), batch, loader.world_size, loader.view.test_views)
+    views = ViewAverage(loader.view.test_views, softmax=average == "softmax", largest=average == "max")
+    pieces = max(1, len(loader.view.test_pieces))
+    steps = evaluation_steps(len(loader.shards), batch, loader.world_size, loader.view.test_views) * pieces
     sums: Tensor | None = None
     clips = 0.0
     kept: list[Tensor] = []
+    rows: list[Tensor] = []
     finished = 0
     for step, piece in enumerate(loader.evaluation(batch), start=1):
         answer = method.evaluate(piece)
@@ -59,13 +64,17 @@ def evaluate(
             continue
         if (scored := views.add(*answer)) is None:
             continue
+        seen(*scored)
         score = task.score(*scored)
         sums = score if sums is None else sums + score
         clips += float(scored[1]["weights"].sum())
+        # A rank scores every world_size-th video, see evaluation_batch; padding comes last and has weight 0.
+        numbers = ((torch.arange(len(scored[0])) + finished) * loader.world_size + loader.rank)[:, None].double()
+        counts = scored[1]["weights"].cpu() > 0
         if keep_predictions and (predicted := task.predictions(*scored)) is not None:
-            # A rank scores every world_size-th video, see evaluation_batch; padding comes last and has weight 0.
-            numbers = (torch.arange(len(predicted)) + finished) * loader.world_size + loader.rank
-            kept.append(torch.cat([numbers[:, None].double(), predicted], dim=1)[scored[1]["weights"].cpu() > 0])
+            kept.append(torch.cat([numbers, predicted], dim=1)[counts])
+        if (row := task.rows(*scored)) is not None:
+            rows.append(torch.cat([numbers, row], dim=1)[counts])
         finished += len(scored[0])
     with waiting():
         length = int(gather([0.0 if sums is None else float(len(sums))], device).max())
@@ -73,24 +82,32 @@ def evaluate(
             sums = torch.zeros(length, dtype=torch.float64)
         counted = total(torch.tensor([clips], dtype=torch.float64), device)
         sums = total(sums, device)
-        everyone = _gather_predictions(kept, device) if keep_predictions else None
+        everyone = _class_predictions(gather_rows(kept, device)) if keep_predictions else None
+        all_rows = gather_rows(rows, device)
     name = loader.view.protocol
     if loader.view.test_views > 1:
-        name += f", {average} averaged"
-    return Evaluation(task.metrics(sums), task.protocol(name), int(counted.item()), everyone)
+        name += ", max over views" if average == "max" else f", {average} averaged"
+    metrics = task.metrics(sums, None if all_rows is None else all_rows[:, 1:])
+    return Evaluation(metrics, task.protocol(name), int(counted.item()), everyone)
 
 
-def _gather_predictions(kept: list[Tensor], device: Device) -> ClassPredictions | None:
-    """All ranks' rows (number in the set, then those of Task.predictions) in the order of the set. Collective."""
-    columns = 5
-    own = torch.cat(kept) if kept else torch.zeros(0, columns, dtype=torch.float64)
-    longest = int(gather([float(len(own))], device).max())
+def gather_rows(own: list[Tensor], device: Device) -> Tensor | None:
+    """All ranks' rows, float64 [videos, 1 + n], sorted by their first entry, the video's number in the set; None where no
+    rank has any. own: this rank's, in pieces. Collective."""
+    mine = torch.cat(own) if own else torch.zeros(0, 0, dtype=torch.float64)
+    longest, columns = gather([float(size) for size in mine.shape], device).max(dim=0).values.int().tolist()
     if longest == 0:
         return None
     filled = torch.full((longest, columns), -1.0, dtype=torch.float64)
-    filled[: len(own)] = own
-    rows = gather(filled.flatten().tolist(), device).view(-1, columns)
+    filled[: len(mine), : mine.shape[1]] = mine
+    rows = gather(filled.flatten(), device).view(-1, columns)
     rows = rows[rows[:, 0] >= 0]
-    rows = rows[rows[:, 0].argsort()]
+    return rows[rows[:, 0].argsort()]
+
+
+def _class_predictions(rows: Tensor | None) -> ClassPredictions | None:
+    """From rows of the number in the set and what Task.predictions gives."""
+    if rows is None:
+        return None
     samples, labels, predicted = rows[:, :3].long().numpy().T
     return ClassPredictions(samples, labels, predicted, rows[:, 3].numpy(), rows[:, 4].numpy() > 0)

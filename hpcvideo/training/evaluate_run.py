@@ -22,9 +22,11 @@ from hpcvideo.methods.registry import works_on_units
 from hpcvideo.runs import RunDirectory
 from hpcvideo.shards import ShardSet
 from hpcvideo.tasks.class_scores import ClassScores
+from hpcvideo.tasks.frame_prediction import FramePrediction
 from hpcvideo.training.build import build_method, make_loader, make_model
 from hpcvideo.training.checkpoint import latest_checkpoint, read_checkpoint
 from hpcvideo.training.evaluate import Evaluation, Progress, evaluate
+from hpcvideo.training.frame_examples import FrameExamples, PredictedVideo
 from hpcvideo.training.task import make_task
 
 PROTOCOLS: dict[str, dict[str, Any]] = {
@@ -40,13 +42,14 @@ TSM code's on Something-Something) and 10 clips x 3 crops."""
 @dataclass(frozen=True)
 class ScoredRun:
     """A checkpoint's evaluation. step: after how many updates; averaged: whether its averaged weights were scored; clips:
-    the set; name: the run's."""
+    the set; name: the run's; frames: of the first videos, where the task predicts frames and they were asked for."""
 
     name: str
     step: int
     averaged: bool
     result: Evaluation
     clips: ShardSet
+    frames: tuple[PredictedVideo, ...] = ()
 
     @cached_property
     def classes(self) -> ClassScores | None:
@@ -58,13 +61,14 @@ class ScoredRun:
 
 def evaluate_run(
     run: Path, shards: Path | None, place: ProcessEnvironment, progress: Progress = lambda done, of: None,
-    protocol: str | None = None,
+    protocol: str | None = None, keep_frames: int = 0,
 ) -> ScoredRun:  # fmt: skip
     """Score the run's last checkpoint on a shard set, by default the config's validation set, on any number of ranks.
     Collective. The averaged weights are scored where the run has them. protocol: one of PROTOCOLS instead of the config's.
+    keep_frames: of how many videos rank 0 keeps the frames that were predicted.
 
     Raises InputError where the folder is no run, has no checkpoint, no set is named, or the protocol is unknown or does not
-    fit the config.
+    fit the config, or frames are to be kept and the task predicts none.
     """
     directory = RunDirectory(run)
     if not directory.config.is_file():
@@ -79,6 +83,11 @@ def evaluate_run(
     if source is None:
         raise InputError(f"{directory.config}: names no data.validation; give a set with --shards")
     task = make_task(config)
+    examples = None
+    if keep_frames:
+        if not isinstance(task, FramePrediction):
+            raise InputError(f"{run}: task {config.task.name} predicts no frames, so there are none to keep")
+        examples = FrameExamples(task, keep_frames if place.rank == 0 else 0)
     clips = ShardSet(source)
     task.check_labels(clips.label_names, str(source))
     checkpoint = read_checkpoint(path)
@@ -93,12 +102,14 @@ def evaluate_run(
         without_training = _without_training(config)
         method = build_method(without_training, task, make_model(without_training, task), split, place, device)
         method.load_weights(weights)
-        with make_loader(config, clips, method.share) as loader:
+        with make_loader(config, task, clips, method.share) as loader:
             views = config.evaluation
             result = evaluate(
-                method, task, loader, views.batch, device, views.average, keep_predictions=True, progress=progress
-            )
-    return ScoredRun(config.name, checkpoint.facts.step, averaged, result, clips)
+                method, task, loader, views.batch, device, views.average, keep_predictions=True, progress=progress,
+                seen=examples or (lambda outputs, batch: None),
+            )  # fmt: skip
+    frames = () if examples is None else tuple(examples.videos)
+    return ScoredRun(config.name, checkpoint.facts.step, averaged, result, clips, frames)
 
 
 def _with_protocol(config: RunConfig, name: str) -> RunConfig:

@@ -14,6 +14,7 @@ from hpcvideo.distributed.device import Device
 from hpcvideo.distributed.environment import ProcessEnvironment
 from hpcvideo.errors import InputError
 from hpcvideo.models import create_model
+from hpcvideo.models.snippet_network import SnippetNetwork
 from hpcvideo.models.weights import load_weights
 from hpcvideo.training.task import make_task
 
@@ -64,8 +65,10 @@ def load_initial_weights(
 
 
 def _load(config: RunConfig, model: nn.Module) -> dict[str, Any]:
+    """The file is one of clips' classifiers: in a model of two parts it is the encoder that starts from it."""
     assert config.model.init != "none"
-    loaded = load_weights(model, config.model.init, new_head=config.model.new_head)
+    part = model.encoder.network if isinstance(model, SnippetNetwork) else model
+    loaded = load_weights(part, config.model.init, new_head=config.model.new_head)
     with config.model.init.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     return {"path": str(config.model.init), "sha256": digest, "loaded": str(loaded)}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
 from typing import Any
 
 from hpcvideo.data import ClipLoader
+from hpcvideo.data.loader import take_micro_batches
 from hpcvideo.methods import Method
 from hpcvideo.methods.protocol import BatchSplit
 
@@ -32,10 +32,12 @@ def measure_statistics(
     """
     steps = measured_steps(step, micro_batches, split.accumulation)
     batches = loader.training(split.global_batch, steps.start, steps.stop, split.micro_batch)
-    method.measure_statistics(_counted(islice(batches, micro_batches), progress))
+    method.measure_statistics(_counted(take_micro_batches(batches, micro_batches), progress))
 
 
 def _counted(batches: Iterator[Mapping[str, Any]], progress: Callable[[int], None]) -> Iterator[Mapping[str, Any]]:
-    for number, batch in enumerate(batches, start=1):
+    number = 1
+    for batch in batches:
         progress(number)
         yield batch
+        number += bool(batch.get("ends", True))

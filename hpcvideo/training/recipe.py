@@ -17,7 +17,8 @@ CLIPS_OF_BASE_RATE = 64
 class RunPlan:
     """The effective values of a run at a scale.
 
-    steps_per_epoch is a float: batches run on across epoch boundaries. Learning rates are per update.
+    steps_per_epoch is a float: batches run on across epoch boundaries. Learning rates are per update. updates_per_batch: 1,
+    or the fragments of a clip where each of them is an update.
     """
 
     split: BatchSplit
@@ -26,16 +27,21 @@ class RunPlan:
     total_steps: int
     warmup_steps: int
     peak_learning_rate: float
+    updates_per_batch: int = 1
+
+    def samples(self, step: int) -> int:
+        """Clips used up in `step` updates."""
+        return step // self.updates_per_batch * self.split.global_batch
 
     def epoch(self, step: int) -> float:
         """Epochs done after `step` updates."""
         return step / self.steps_per_epoch
 
 
-def plan_run(recipe: RecipeConfig, train_samples: int, world_size: int) -> RunPlan:
+def plan_run(recipe: RecipeConfig, train_samples: int, world_size: int, updates_per_batch: int = 1) -> RunPlan:
     """The plan of a run over `train_samples` videos on `world_size` ranks. Raises InputError as `split_batch`."""
     split = split_batch(recipe, world_size)
-    steps_per_epoch = train_samples / recipe.global_batch
+    steps_per_epoch = train_samples / recipe.global_batch * updates_per_batch
     if recipe.steps is not None:
         total = recipe.steps
     else:
@@ -48,7 +54,7 @@ def plan_run(recipe: RecipeConfig, train_samples: int, world_size: int) -> RunPl
             "shorten the warm-up or train longer"
         )
     peak = recipe.base_lr_per_64_clips * recipe.global_batch / CLIPS_OF_BASE_RATE
-    return RunPlan(split, train_samples, steps_per_epoch, total, warmup, peak)
+    return RunPlan(split, train_samples, steps_per_epoch, total, warmup, peak, updates_per_batch)
 
 
 def learning_rate(recipe: RecipeConfig, plan: RunPlan, step: int) -> float:

@@ -8,6 +8,7 @@ from hpcvideo.config import RunConfig
 from hpcvideo.data.rehearsal import RehearsalPlan, save_plan
 from hpcvideo.shards import ShardSet
 from hpcvideo.training.check import check_data, check_without_data
+from hpcvideo.training.fragments import updates_per_batch
 from hpcvideo.training.recipe import plan_run
 from hpcvideo.training.stages import plan_stages
 
@@ -22,7 +23,7 @@ def write_rehearsal(
     """
     split = check_without_data(config, world_size, run, -(-world_size // ranks_per_node))
     sizes = _shard_samples(check_data(config)) if samples is None else (samples,)
-    plan = plan_run(config.recipe, sum(sizes), split.data_parallel)
+    plan = plan_run(config.recipe, sum(sizes), split.data_parallel, updates_per_batch(config))
     crossing = sum(sizes) // split.global_batch
     grid = plan_stages(config, split, ranks_per_node).grid
     rehearsal = RehearsalPlan(

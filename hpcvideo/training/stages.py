@@ -17,6 +17,7 @@ from hpcvideo.methods.protocol import BatchSplit
 from hpcvideo.methods.registry import stage_count, unit_options
 from hpcvideo.methods.sideways.stage_plan import plan_units
 from hpcvideo.models import create_model
+from hpcvideo.training.fragments import cuts_of, frames_at_once
 from hpcvideo.training.optimizers import make_optimizer
 from hpcvideo.training.task import make_task
 
@@ -39,7 +40,7 @@ def plan_stages(config: RunConfig, split: BatchSplit, ranks_per_node: int) -> Pi
         copies = optimizer_copies(config.recipe)
         return plan_units(config.method.name, options, model, shape, split, ranks_per_node, copies)
     stages = stage_count(config.method.name, config.method.options())
-    clips = (split.micro_batch, config.model.frames, 3, config.data.size, config.data.size)
+    clips = (split.micro_batch, frames_at_once(config), 3, config.data.size, config.data.size)
     layers = count_layers(model, clips, whole=stages == 1)
     costs = [float(layer.flops) for layer in layers]
     copies, exchanged = optimizer_copies(config.recipe), exchanged_share(config, split)
@@ -48,6 +49,8 @@ def plan_stages(config: RunConfig, split: BatchSplit, ranks_per_node: int) -> Pi
         return plan
     # Without a pipeline there is no layout to choose: replicas are ranks.
     whole = _divided_by_zero_stages(plan.stages[0], config, split.data_parallel)
+    if (cuts := cuts_of(config)) is not None and clips[1] < config.model.frames:  # counted was one fragment
+        whole = replace(whole, flops=whole.flops * len(cuts.by_epoch[0]))
     return replace(plan, stages=(whole,), grid=replace(plan.grid, stages_adjacent=True))
 
 
@@ -64,9 +67,9 @@ def exchanged_share(config: RunConfig, split: BatchSplit) -> float:
 
 def _divided_by_zero_stages(whole: StagePlan, config: RunConfig, ranks: int) -> StagePlan:
     """The state that a rank holds under method.zero. Averaged weights stay whole on every rank."""
-    options = EndToEndOptions(**config.method.options())
-    if not options.zero:
+    if not config.method.options().get("zero"):
         return whole
+    options = EndToEndOptions(**config.method.options())
     averages = whole.parameter_bytes * (config.recipe.ema_decay is not None)
     # Beside the optimizer's part it keeps a second copy of the weights that the part belongs to.
     own = (whole.optimizer_bytes - averages + whole.parameter_bytes) / ranks

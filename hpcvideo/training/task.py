@@ -14,4 +14,10 @@ def make_task(config: RunConfig) -> Task:
         raise InputError("task.label_smoothing: label smoothing belongs to the recipe; set recipe.label_smoothing")
     if config.recipe.label_smoothing:
         options["label_smoothing"] = config.recipe.label_smoothing
-    return create_task(config.task.name, options)
+    task = create_task(config.task.name, options)
+    if config.recipe.mixup and config.task.name == "multilabel":
+        raise InputError(
+            f"recipe.mixup = {config.recipe.mixup:g} mixes the one label of a clip, but task multilabel has several; set "
+            "recipe.mixup=0"
+        )
+    return task

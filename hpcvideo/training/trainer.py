@@ -11,12 +11,13 @@ from typing import Any, NoReturn
 
 from hpcvideo.config import RunConfig
 from hpcvideo.data import Batch
+from hpcvideo.data.loader import take_micro_batches
 from hpcvideo.distributed.device import Device
 from hpcvideo.distributed.environment import ProcessEnvironment
 from hpcvideo.distributed.process_group import barrier, gather, gather_text
 from hpcvideo.errors import HpcvideoError, OperationFailed, Stopped, StoppedForGood
 from hpcvideo.methods.precision import slow_precision
-from hpcvideo.methods.protocol import StepResult
+from hpcvideo.methods.protocol import FrameLatency, StepResult
 from hpcvideo.runs import RunDirectory
 from hpcvideo.runs.one_at_a_time import OneAtATime
 from hpcvideo.runs.phases import PhaseClock
@@ -24,6 +25,7 @@ from hpcvideo.training.boundary import BadStep, Boundary
 from hpcvideo.training.build import build_run
 from hpcvideo.training.effective_values import effective_values
 from hpcvideo.training.evaluating import Evaluations
+from hpcvideo.training.frame_latency import summarise_latencies
 from hpcvideo.training.loader_report import gather_report
 from hpcvideo.training.opening import open_run_directory
 from hpcvideo.training.recipe import RunPlan, learning_rate
@@ -136,6 +138,7 @@ class Trainer:
 
     def _steps(self) -> None:
         self.times, self.skipped = StepTimes(), 0
+        self.latencies: list[FrameLatency] = []
         while self.step < self.plan.total_steps:
             try:
                 self._steps_from_here()
@@ -159,6 +162,7 @@ class Trainer:
                 self.times.add(time.perf_counter() - began, self.clock.take(), result.loss)
                 self.tracer.end(self.step)
                 self.skipped += result.skipped
+                self.latencies += result.latencies
                 self.log.tell(event="progress", step=self.step, total_steps=total, loss=result.loss)
                 if self.step % self.config.logging.every_steps == 0 or self.step == total:
                     self._log_steps(result)
@@ -176,8 +180,8 @@ class Trainer:
     def _update(self, batches: Iterator[Batch]) -> StepResult | None:
         """One update, and equal statistics on all ranks; None where this batch is to be left out."""
         if self.step + 1 in self.boundary.bad_loss.left_out:
-            for _ in range(self.plan.split.accumulation):
-                next(batches)
+            for _ in take_micro_batches(batches, self.plan.split.accumulation):
+                pass
             self.clock.take()
             return None
         self.parts.method.set_learning_rate(learning_rate(self.config.recipe, self.plan, self.step))
@@ -251,12 +255,14 @@ class Trainer:
         scaled = result.loss_scale is not None
         overflows = {"loss_scale": result.loss_scale, "skipped_updates": self.skipped} if scaled else {}
         self.skipped = 0
+        live = {"latency": summarise_latencies(self.latencies)} if self.latencies else {}
+        self.latencies = []
         slowest = max(range(len(own_work)), key=own_work.__getitem__)
         self.log.write(
             "step", step=self.step, epoch=self.plan.epoch(self.step), samples=self._samples(), steps=steps, loss=loss,
             lr=learning_rate(self.config.recipe, self.plan, self.step - 1), gradient_norm=result.gradient_norm,
             seconds=seconds, slowest={"rank": slowest, "node": self.nodes[slowest], "seconds": own_work[slowest]},
-            loader=report.seconds, **overflows,
+            loader=report.seconds, **overflows, **live,
         )  # fmt: skip
         for slow in self.stragglers.look(own_work):
             self.log.write(
@@ -298,7 +304,7 @@ class Trainer:
         }
 
     def _samples(self) -> int:
-        return self.step * self.plan.split.global_batch
+        return self.plan.samples(self.step)
 
 
 def _stopped(cause: str, step: int) -> HpcvideoError:

@@ -36,7 +36,7 @@ def test_overrides_reach_nested_keys_with_their_types(config_values: dict[str, A
         ("recipe.global_batch=0", r"recipe\.global_batch = 0: .*greater than or equal to 1"),
         ("recipe.epochs=3", "either epochs or steps"),
         ("recipe.decay=step", "needs decay_epochs"),
-        ("recipe.optimizer.name=adam", r"recipe\.optimizer: expected a name, sgd, lars or lamb"),
+        ("recipe.optimizer.name=adam", r"recipe\.optimizer: expected a name, sgd, lars, lamb or adamw"),
         ("recipe.optimizer.betas=[0.9,0.99]", r"recipe\.optimizer\.betas: unknown key; known are momentum, name, nesterov"),
         ("recipe.optimizer={name: lamb, momentum: 0.9}", r"recipe\.optimizer\.momentum: unknown key; known are betas, eps"),
         ("recipe.optimizer={name: lars, trust_coeff: 0.1}", r"\.trust_coeff: unknown key; did you mean trust_coefficient\?"),

@@ -19,7 +19,10 @@ from hpcvideo.runs import read_events
 from hpcvideo.shards import ShardSet
 from hpcvideo.training.build import make_loader
 from hpcvideo.training.check import check_run, check_without_data
+from hpcvideo.training.task import make_task
 from tests.conftest import run_hpcvideo
+
+pytestmark = pytest.mark.forks
 
 Write = Callable[[dict[str, Any]], Path]
 
@@ -92,15 +95,17 @@ def test_the_config_s_order_is_that_of_the_virtual_nodes(config_values: dict[str
     config_values["data"] |= {"order": "node_local", "virtual_nodes": 4}
     config = parse_config(config_values, "c")
     shards = ShardSet(config.data.train)
+    task = make_task(config)
     order = NodeLocalOrder(tuple(shard.videos for shard in shards.manifest.shards), config.seed, 4)
     expected = [shards.video(int(sample)).id for step in range(5) for sample in order.batch(step, 8, slice(0, 8))[1]]
     for count in (1, 2):
         ranks = []
         for index in range(count):
-            with make_loader(config, ShardSet(config.data.train), BatchShare(index, count), in_training=True) as loader:
+            share = BatchShare(index, count)
+            with make_loader(config, task, ShardSet(config.data.train), share, in_training=True) as loader:
                 ranks.append([batch["ids"] for batch in loader.training(8, 0, 5)])
         assert [video for step in range(5) for ids in ranks for video in ids[step]] == expected
-    assert isinstance(make_loader(config, shards, BatchShare(0, 1)).order, GlobalOrder)
+    assert isinstance(make_loader(config, task, shards, BatchShare(0, 1)).order, GlobalOrder)
 
 
 def test_virtual_nodes_that_do_not_fit_are_refused_early(config_values: dict[str, Any]) -> None:

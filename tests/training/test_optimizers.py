@@ -154,7 +154,9 @@ def test_without_decay_lamb_is_that_of_the_last_version_of_the_paper_too() -> No
         np.testing.assert_allclose(arrays(model)[name], reference[name], rtol=1e-5, atol=1e-6)
 
 
-OPTIMIZERS: list[dict[str, Any]] = [{"name": "sgd"}, {"name": "lars"}, {"name": "lars", "momentum": 0.0}, {"name": "lamb"}]
+OPTIMIZERS: list[dict[str, Any]] = [
+    {"name": "sgd"}, {"name": "lars"}, {"name": "lars", "momentum": 0.0}, {"name": "lamb"}, {"name": "adamw"},
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("options", OPTIMIZERS, ids=lambda options: "-".join(map(str, options.values())))
@@ -172,8 +174,26 @@ def test_a_restored_optimizer_goes_on_with_the_same_bits_and_counts_on(options: 
     assert after.keys() == again.keys() and all(torch.equal(after[name], again[name]) for name in after)
     assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
     counted = {name: int(value) for name, value in after.items() if name.endswith("/group_step")}
-    expected = {} if options["name"] == "sgd" else {f"{name}/group_step": STEPS for name, _ in first.named_parameters()}
+    expected = {} if options["name"] in ("sgd", "adamw") else {f"{name}/group_step": STEPS for name, _ in first.named_parameters()}
     assert counted == expected
+
+
+def test_adamw_is_adam_with_bias_correction_and_decay_of_weights_apart_from_it() -> None:
+    """Algorithm 2 of arXiv 1711.05101."""
+    model, first, second, decay = Small(), 0.8, 0.9, 0.1
+    weights = arrays(model)
+    means, squares = ({name: np.zeros_like(value) for name, value in weights.items()} for _ in range(2))
+    for step, base in enumerate(RATES):
+        for name, gradient in gradients(step, model).items():
+            rate = base * SCALES.get(name, 1.0)
+            means[name] = first * means[name] + (1 - first) * gradient
+            squares[name] = second * squares[name] + (1 - second) * gradient**2
+            mean, square = means[name] / (1 - first ** (step + 1)), squares[name] / (1 - second ** (step + 1))
+            weights[name] = weights[name] * (1 - rate * decay * (name in DECAYING))
+            weights[name] -= rate * mean / (np.sqrt(square) + 1e-8)
+    train(model, make_optimizer(model, recipe(name="adamw", betas=(first, second), weight_decay=decay)), range(STEPS))
+    for name, value in arrays(model).items():
+        np.testing.assert_allclose(value, weights[name], rtol=1e-9, atol=1e-12)
 
 
 def test_a_group_s_counter_fits_other_groups() -> None:

@@ -21,6 +21,7 @@ from hpcvideo.runs import read_events
 from hpcvideo.shards import ShardSet
 from hpcvideo.training.build import make_loader
 from hpcvideo.training.precise_batches import measured_steps
+from hpcvideo.training.task import make_task
 from tests.conftest import run_hpcvideo
 
 Write = Callable[[dict[str, Any]], Path]
@@ -92,7 +93,9 @@ def brute_force(config: Path, weights: dict[str, torch.Tensor]) -> dict[str, tor
         if isinstance(module, _BatchNorm):
             kept = given.setdefault(name, [])
             module.register_forward_pre_hook(lambda _, inputs, kept=kept: kept.append(inputs[0]))  # type: ignore[misc]
-    with make_loader(loaded, ShardSet(loaded.data.train), BatchShare(0, 1), in_training=True) as loader, torch.no_grad():
+    shards = ShardSet(loaded.data.train)
+    loader = make_loader(loaded, make_task(loaded), shards, BatchShare(0, 1), in_training=True)
+    with loader, torch.no_grad():
         for batch in loader.training(8, STEPS - MEASURED, STEPS, micro_batch=4):  # a rank's part each
             model(normalise_clips(batch["clips"]))
     expected = {}

@@ -11,15 +11,23 @@ from hpcvideo.config import load_config
 from hpcvideo.config.resources import config_files
 from hpcvideo.training.dry_run import rehearse
 from hpcvideo.training.effective_values import effective_values
+from tests.conftest import run_hpcvideo
 
-CLIPS = {"kinetics400": 240_436, "something_v2": 168_913, "jester": 118_562, "ucf101": 9_537, "hmdb51": 3_570, "demo": 1_600}
-"""Training videos to assume where the set is not at hand: the published sizes, of UCF101 and HMDB51 of split 1."""
+CLIPS = {
+    "kinetics400": 240_436, "kinetics600": 370_582, "something_v2": 168_913, "jester": 118_562, "ucf101": 9_537,
+    "hmdb51": 3_570, "charades": 7_985, "demo": 1_600,
+}  # fmt: skip
+"""Training videos to assume where the set is not at hand: the published sizes, of UCF101 and HMDB51 of split 1, of
+Kinetics-600 as FiftyOne's page on it lists them."""
 
 CONFIGS = sorted(config_files().rglob("*.yaml"), key=str)
 
 
 def scale_of(path: Path) -> tuple[int, int]:
-    """(nodes, ranks a node) that the name ends in; the demo's are a choice."""
+    """(nodes, ranks a node) that the name ends in; of pgt recipes it ends in frames x stride, and they are for 8 GPUs; the
+    demo's are a choice."""
+    if path.stem.startswith("pgt_"):
+        return 1, 8
     found = re.search(r"_(\d+)x(\d+)(?:_pipeline)?$", path.stem)
     return (int(found[1]), int(found[2])) if found else (1, 2)
 
@@ -54,3 +62,23 @@ def test_each_scale_that_was_asked_for_is_there() -> None:
             assert config.recipe.precision == "bf16"
         if config.model.name.startswith("tsm") and path.parent.name != "demo":
             assert config.model.options["channels_last"] is True, "the shift without a copy works only there"
+
+
+@pytest.mark.parametrize("name", ["skip_sideways_r50_32f_summit_256x6", "delayed_r50_64f_summit_256x6"])
+def test_the_largest_run_on_units_is_drawn_rank_by_rank_with_two_whole_replicas_a_node(name: str, tmp_path: Path) -> None:
+    drawing = tmp_path / "placement.svg"
+    run_hpcvideo("train", f"kinetics400/{name}", "--dry-run", "--ranks", "1536", "--ranks-per-node", "6", "--samples",
+                 str(CLIPS["kinetics400"]), "--run", tmp_path / "run", "--placement", drawing)  # fmt: skip
+    told = re.findall(r"<title>rank (\d+): stage (\d) of replica (\d+)</title>", drawing.read_text())
+    assert [tuple(map(int, words)) for words in told] == [(rank, rank % 3, rank // 3) for rank in range(1536)]
+    config = load_config(f"kinetics400/{name}")
+    grid = rehearse(config, 1536, 6, tmp_path / "run", samples=CLIPS["kinetics400"]).stages.grid
+    homes = [{grid.node(rank) for rank in grid.replica_ranks(replica)} for replica in range(512)]
+    assert homes == [{replica // 2} for replica in range(512)], "what stages send each other stays on a node"
+
+
+def test_what_only_draws_is_refused_where_nothing_is_planned(tmp_path: Path) -> None:
+    refused = run_hpcvideo("train", "demo/tsm_r18_local", "--placement", tmp_path / "a.svg", check=False)
+    assert refused.returncode == 2 and "--placement only plan (--dry-run)" in " ".join(refused.stderr.split())
+    refused = run_hpcvideo("train", "demo/tsm_r18_local", "--dry-run", "--placement", tmp_path / "a.png", check=False)
+    assert refused.returncode == 2 and "drawn as SVG" in refused.stderr

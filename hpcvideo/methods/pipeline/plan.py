@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from hpcvideo.distributed.placement import balance, bubble_share, cut_into_stages, nearest_divisors
@@ -49,6 +49,8 @@ class PipelinePlan:
     bubble: float
     busiest_node_bytes: float
     """What the node that sends most sends to others in a step."""
+    handed_on: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    """Bytes that two stages of a replica (the lower number first) send each other in a step, both ways."""
 
 
 def bubble_warning(stages: int, micro_batches: int) -> str | None:
@@ -140,6 +142,7 @@ def plan_pipeline(
         balance=balance([stage.cost_share for stage in planned]),
         bubble=bubble_share(stages, split.accumulation),
         busiest_node_bytes=max(node_traffic(grid, handed_on, [exchanged * own for own in gradients])),
+        handed_on=dict(zip(pairwise(range(stages)), handed_on, strict=True)),
     )
 
 

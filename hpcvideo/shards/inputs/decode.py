@@ -106,8 +106,8 @@ def _decode(
     count, stored, shape, fps, first, end = 0, 0, (0, 0), 0.0, 0.0, 0.0
     try:
         with av.open(url, mode="r") as container:
-            fps = _frame_rate(container)
-            for frame, begin, shown in _decoded_frames(container, length_is_proven):
+            fps = frame_rate(container)
+            for frame, begin, shown in decoded_frames(container, length_is_proven):
                 size = shown_size(frame)
                 if count and size != shape:
                     raise BrokenVideo(f"frame {count} is {size[0]}x{size[1]} after frames of {shape[0]}x{shape[1]}")
@@ -139,7 +139,8 @@ def _checked(jpeg: bytes) -> bytes:
     return jpeg
 
 
-def _frame_rate(container: av.container.InputContainer) -> float:
+def frame_rate(container: av.container.InputContainer) -> float:
+    """Frames a second of the first video stream, 0 where unknown. Raises BrokenVideo where there is none."""
     if not container.streams.video:
         raise BrokenVideo("no video stream")
     stream = container.streams.video[0]
@@ -151,7 +152,7 @@ def _count_packets(url: str, span: tuple[float, float] | None) -> int:
     seconds: list[float] = []
     try:
         with av.open(url, mode="r") as container:
-            _frame_rate(container)
+            frame_rate(container)
             for packet in container.demux(container.streams.video[0]):
                 if packet.size and not packet.is_discard:
                     seconds.append(float(packet.pts * packet.time_base) if packet.pts is not None else math.nan)
@@ -163,13 +164,16 @@ def _count_packets(url: str, span: tuple[float, float] | None) -> int:
     return sum(span[0] <= second - first < span[1] for second in seconds)
 
 
-def _decoded_frames(
+def decoded_frames(
     container: av.container.InputContainer, length_is_proven: bool
 ) -> Iterator[tuple[av.VideoFrame, float, float]]:
-    """Each frame, the second at which it is shown, and for how many; BrokenVideo at the first doubt."""
+    """Each frame of the first video stream, the second at which it is shown, and for how many.
+
+    length_is_proven: whether the file is as long as its container says. Raises BrokenVideo at the first doubt.
+    """
     stream = container.streams.video[0]
     stream.codec_context.thread_count = 1
-    rate = _frame_rate(container) or 25.0
+    rate = frame_rate(container) or 25.0
     tick, count, time = 0.0, 0, 0.0
     for packet in container.demux(stream):
         if packet.is_corrupt:

@@ -1,0 +1,82 @@
+"""`hpcvideo predict`: what a run says of video files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from hpcvideo.training.predict import Prediction
+
+
+def predict_command(
+    run: Annotated[Path, typer.Argument(help="A run directory with a checkpoint.")],
+    videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Video files of any length.")],
+    most: Annotated[int, typer.Option("--top", min=1, help="Labels, or segments, told of each video.")] = 5,
+    least: Annotated[float, typer.Option(min=0, help="Segments of a lower score are left out.")] = 0.0,
+    frames_per_second: Annotated[
+        float | None, typer.Option("--fps", min=0.01, help="Frames that count; default: as the run's training set was stored.")
+    ] = None,
+    timeline: Annotated[
+        Path | None, typer.Option(metavar="FILE.png|.svg", help="Draw what was found along the time of the one video given.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The answer as one JSON object.")] = False,
+) -> None:
+    """Label video files, or find when which actions happen in them; no shard set is needed."""
+    from hpcvideo.cli.progress import task_progress
+    from hpcvideo.errors import InputError
+    from hpcvideo.training.predict import predict_file, stored_encoding
+    from hpcvideo.training.trained_model import load_trained_model
+
+    if timeline is not None:
+        from hpcvideo.training.timeline_picture import check_suffix
+
+        check_suffix(timeline)
+        if len(videos) != 1:
+            raise InputError(f"--timeline {timeline}: one picture is of one video, but {len(videos)} are given")
+    trained = load_trained_model(run)
+    encoding = stored_encoding(trained.config, frames_per_second)
+    found = []
+    with task_progress("predict", len(videos)) as done:
+        for video in videos:
+            found.append(predict_file(trained, video, encoding, most))
+            done(len(found))
+    if timeline is not None:
+        from hpcvideo.training.timeline_picture import write_timeline
+
+        if trained.config.task.name != "detection":
+            raise InputError(f"--timeline: the run's task {trained.config.task.name} finds no segments; leave it out")
+        write_timeline(timeline, found[0])
+    told = [_told(prediction, least) for prediction in found]
+    if as_json:
+        print(json.dumps({"step": trained.step, "weights": "averaged" if trained.averaged else "trained", "videos": told}))
+        return
+    for answer in told:
+        print(f"{answer['video']}: {answer['duration']:.1f} s, {answer['frames']} frames")
+        for label in answer.get("labels", ()):
+            print(f"  {label['score']:.3f}  {label['label']}")
+        for segment in answer.get("segments", ()):
+            print(f"  {segment['score']:.3f}  {segment['begin']:8.2f} s to {segment['end']:8.2f} s  {segment['label']}")
+    if timeline is not None:
+        print(f"{timeline}: drawn")
+
+
+def _told(prediction: Prediction, least: float) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "video": str(prediction.video),
+        "duration": round(prediction.duration, 3),
+        "fps": round(prediction.fps, 3),
+        "frames": prediction.frames,
+    }
+    if prediction.labels:
+        answer["labels"] = [{"label": label, "score": score} for label, score in prediction.labels]
+        return answer
+    answer["segments"] = [
+        {"label": each.label, "score": each.score, "begin": round(each.begin, 3), "end": round(each.end, 3)}
+        for each in prediction.segments
+        if each.score >= least
+    ]
+    return answer

@@ -1,0 +1,55 @@
+"""How a config's snippets lie in a video."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from hpcvideo.config import RunConfig
+from hpcvideo.data.clip_sampling import SnippetLayout
+from hpcvideo.errors import InputError
+from hpcvideo.models.action_detector_network import FeatureDetectionNetwork
+from hpcvideo.models.snippet_network import SnippetNetwork
+from hpcvideo.tasks.detection.task import Detection
+from hpcvideo.training.task import make_task
+
+
+def snippet_layout(config: RunConfig) -> SnippetLayout | None:
+    """The layout of data.sampling, None where clips are no snippets."""
+    sampling = config.data.sampling
+    if sampling.snippets is None:
+        return None
+    return SnippetLayout(sampling.snippets, sampling.frame_stride, sampling.snippet_window)
+
+
+def check_snippets(config: RunConfig, model: nn.Module) -> None:
+    """Raise InputError where data and model disagree about the snippets of a clip., or a detector's task about its bins."""
+    wanted = model.snippets if isinstance(model, SnippetNetwork) else None
+    given = config.data.sampling.snippets
+    if given is not None and wanted is None:
+        raise InputError(
+            f"data.sampling.kind = snippets, but model {config.model.name} reads one clip; use a model in two parts, such as "
+            "snippet_classifier or etad, or sampling.kind: segments or dense"
+        )
+    if wanted is not None and given != wanted:
+        raise InputError(
+            f"data.sampling.snippets = {given}, but model.options.snippets = {wanted}; make them equal, with "
+            "data.sampling.kind: snippets"
+        )
+    task = make_task(config)
+    bins = model.frames if isinstance(model, FeatureDetectionNetwork) else wanted
+    if isinstance(task, Detection) and bins is not None and task.bins != bins:
+        raise InputError(f"task.bins = {task.bins}, but the model {config.model.name} divides a video into {bins}; make them equal")
+
+
+def check_features(config: RunConfig, model: nn.Module) -> None:
+    """Raise InputError where ready features meet a model that reads frames, or the other way round."""
+    reads = isinstance(model, FeatureDetectionNetwork)
+    if reads and config.data.features is None:
+        raise InputError(
+            f"model {config.model.name} reads ready features, but data.features names no file; make one with "
+            "`hpcvideo features extract`"
+        )
+    if config.data.features is not None and not reads:
+        raise InputError(f"data.features is set, but model {config.model.name} reads frames; use etad_features, or leave it out")
+    if reads and config.data.sampling.kind != "segments":
+        raise InputError(f"data.sampling.kind = {config.data.sampling.kind}: ready features have none; leave it out")

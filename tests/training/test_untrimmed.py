@@ -1,0 +1,195 @@
+"""Long videos through the commands: train, predict, features extract, and training on the features."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from hpcvideo.config import RunConfig
+from hpcvideo.config.load import parse_config
+from hpcvideo.data.feature_file import resized
+from hpcvideo.errors import InputError, OperationFailed
+from hpcvideo.methods.protocol import BatchShare
+from hpcvideo.models import create_model
+from hpcvideo.models.normalisation import normalise_clips
+from hpcvideo.runs import read_events
+from hpcvideo.shards import ShardSet
+from hpcvideo.shards.format import Encoding
+from hpcvideo.shards.inputs.video_clips import look_through
+from hpcvideo.tasks import create_task
+from hpcvideo.training.build import make_loader
+from hpcvideo.training.check import check_names
+from hpcvideo.training.predict import predict_file, stored_encoding
+from hpcvideo.training.trained_model import TrainedModel, load_trained_model
+from tests.conftest import run_hpcvideo
+from tests.training.untrimmed import NAMES, SNIPPETS, config_values, write_run, write_sets
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("untrimmed")
+    write_sets(where)
+    write_run(where, config_values(where))
+    return where
+
+
+def batches(config: RunConfig, task: Any, path: Path) -> list[dict[str, Any]]:
+    """What an evaluation of a set reads."""
+    with make_loader(config, task, ShardSet(path), BatchShare(0, 1)) as loader:
+        return [dict(batch) for batch in loader.evaluation(1)]
+
+
+def test_predicted_segments_of_files_are_those_of_the_shard_set(folder: Path) -> None:
+    trained = load_trained_model(folder / "untrimmed")
+    task = create_task("detection", {"num_classes": 4, "bins": SNIPPETS})
+    encoding = stored_encoding(trained.config)
+    for batch in batches(trained.config, task, folder / "validation"):
+        with torch.no_grad():
+            outputs = trained.model(normalise_clips(batch["clips"]))
+        expected = task.detections(outputs, batch)[0][:20]  # type: ignore[attr-defined]
+        found = predict_file(trained, folder / "videos" / Path(batch["ids"][0]).name, encoding, 20)
+        assert found.frames == 80 and found.duration == pytest.approx(3.2, abs=1e-6) and found.labels == ()
+        assert len(found.segments) == len(expected) > 3
+        for segment, row in zip(found.segments, expected.tolist(), strict=True):
+            assert [segment.begin, segment.end, segment.score] == pytest.approx(row[:3], abs=1e-4)
+            assert segment.label == NAMES[int(row[3])]
+
+
+@pytest.mark.parametrize("average", ["logits", "softmax"])
+def test_predicted_labels_are_the_mean_over_the_views_of_an_evaluation(folder: Path, average: str) -> None:
+    values = config_values(folder) | {
+        "task": {"name": "classification", "num_classes": 4},
+        "method": {"name": "end_to_end"},
+        "model": {"name": "tsm_resnet18", "frames": 4, "options": {"width": 8}},
+        "evaluation": {"clips": 2, "crops": 3, "average": average},
+    }
+    values["data"] = {**values["data"], "sampling": {"kind": "dense", "window": 16}}
+    config = parse_config(values, "test")
+    torch.manual_seed(0)
+    model = create_model("tsm_resnet18", 4, 4, width=8).eval()
+    model.fc.weight.data.normal_()
+    task = create_task("classification", {"num_classes": 4})
+    file = folder / "videos" / "validation_00001.mp4"
+    with make_loader(config, _any_label(task), ShardSet(folder / "validation"), BatchShare(0, 1)) as loader:
+        views = [batch for batch in loader.evaluation(6) if "00001" in batch["ids"][0]]
+    with torch.no_grad():
+        logits = model(normalise_clips(views[0]["clips"]))
+    scores = logits.softmax(1).mean(0) if average == "softmax" else logits.mean(0).softmax(0)
+    found = predict_file(TrainedModel(model, config, 0, False, tuple(NAMES)), file, Encoding(), 3)
+    best = scores.argsort(descending=True)[:3].tolist()
+    assert [label for label, _ in found.labels] == [NAMES[place] for place in best]
+    assert [score for _, score in found.labels] == pytest.approx(scores[best].tolist(), rel=1e-4)
+
+
+def _any_label(task: Any) -> Any:
+    """The task, for videos that have no single label."""
+    return type("AnyLabel", (), {"one_label": False, "targets": None, "future_frames": 0})()
+
+
+def test_the_command_prints_segments_and_draws_a_timeline(folder: Path, tmp_path: Path) -> None:
+    video = folder / "videos" / "validation_00000.mp4"
+    picture = tmp_path / "timeline.svg"
+    done = run_hpcvideo("predict", folder / "untrimmed", video, "--json", "--timeline", picture, "--top", "3")
+    answer = json.loads(done.stdout)
+    segments = answer["videos"][0]["segments"]
+    assert answer["step"] == 7 and len(segments) == 3
+    assert all(0 <= one["begin"] < one["end"] <= 3.2 for one in segments)
+    assert [one["score"] for one in segments] == sorted((one["score"] for one in segments), reverse=True)
+    drawn = picture.read_text()
+    assert "validation_00000.mp4: 3 segments" in drawn and segments[0]["label"] in drawn
+
+
+def test_files_that_are_no_videos_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such video file"):
+        look_through(tmp_path / "none.mp4", Encoding())
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video" * 100)
+    with pytest.raises(OperationFailed, match="does not decode"):
+        look_through(broken, Encoding())
+
+
+def test_fewer_frames_count_where_the_set_stores_fewer(folder: Path) -> None:
+    file = look_through(folder / "videos" / "validation_00000.mp4", Encoding(store_fps=5.0))
+    assert file.num_frames == 16 and file.file_frames == 80
+    assert file.seconds.tolist() == pytest.approx([step / 5 for step in range(16)], abs=1e-6)
+
+
+def test_extracted_features_are_the_encoders_of_the_clips_of_an_evaluation(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "features.h5"
+    done = run_hpcvideo("features", "extract", folder / "untrimmed", folder / "validation", "--out", out, "--json")
+    assert json.loads(done.stdout)["videos"] == 3
+    trained = load_trained_model(folder / "untrimmed")
+    task = create_task("detection", {"num_classes": 4, "bins": SNIPPETS})
+    with h5py.File(out) as file:
+        assert file.attrs["format"] == "hpcvideo features" and file.attrs["channels"] == 64
+        for batch in batches(trained.config, task, folder / "validation"):
+            with torch.no_grad():
+                clips = normalise_clips(batch["clips"]).unflatten(1, (SNIPPETS, -1))[0]
+                expected = trained.model.encode(clips)  # type: ignore[operator]
+            video = batch["ids"][0]
+            torch.testing.assert_close(torch.from_numpy(file["features"][video][:]), expected, rtol=1e-4, atol=1e-4)
+            middles = (batch["frame_numbers"].view(SNIPPETS, -1).double().mean(1) / 25).tolist()
+            assert file["seconds"][video][:].tolist() == pytest.approx(middles, abs=1e-5)
+    windows = tmp_path / "windows.h5"
+    run_hpcvideo("features", "extract", folder / "untrimmed", folder / "validation", "--out", windows, "--every", "10")
+    with h5py.File(windows) as file:
+        assert [dataset.shape for dataset in file["features"].values()] == [(8, 64)] * 3  # starts 0, 10, .. 70 of 80 frames
+
+
+@pytest.mark.parametrize(("count", "bins"), [(5, 5), (7, 3), (3, 8), (1, 4), (100, 32)])
+def test_features_are_brought_to_a_number_of_bins_by_the_mean_of_the_line_through_them(count: int, bins: int) -> None:
+    features = np.random.default_rng(count).normal(size=(count, 2)).astype(np.float32)
+    fine = (np.arange(40_000 * bins) + 0.5) / (40_000 * bins) * count
+    lines = np.stack([np.interp(fine, np.arange(count) + 0.5, channel) for channel in features.T], axis=1)
+    brute = lines.reshape(bins, -1, 2).mean(axis=1)
+    if count == bins:
+        brute = features
+    np.testing.assert_allclose(resized(features, bins), brute, atol=2e-5)
+
+
+def test_a_detector_trains_on_frames_by_sampled_gradients_and_on_features(folder: Path, tmp_path: Path) -> None:
+    values = config_values(folder)
+    (tmp_path / "frames.yaml").write_text(yaml.safe_dump(values))
+    run_hpcvideo("train", tmp_path / "frames.yaml", "--run", tmp_path / "frames", ranks=2)
+    events = list(read_events(tmp_path / "frames" / "events.jsonl"))
+    scored = next(event for event in events if event["event"] == "evaluation")
+    assert 0 <= scored["metrics"]["average_map"] <= 1 and scored["clips"] == 3
+    started = next(event for event in events if event["event"] == "start")
+    assert started["method"]["sampled_snippets"] == 4
+    features = tmp_path / "features.h5"
+    sets = folder / "training", folder / "validation"
+    run_hpcvideo("features", "extract", tmp_path / "frames", *sets, "--out", features)
+    values["name"], values["method"] = "features", {"name": "end_to_end"}
+    values["model"] = {"name": "etad_features", "frames": SNIPPETS, "options": {"channels": 64}}
+    values["data"] = {**values["data"], "features": str(features), "sampling": {}}
+    values["recipe"] = {**values["recipe"], "encoder_lr_scale": 1.0}
+    (tmp_path / "features.yaml").write_text(yaml.safe_dump(values))
+    run_hpcvideo("train", tmp_path / "features.yaml", "--run", tmp_path / "on_features")
+    again = [event for event in read_events(tmp_path / "on_features" / "events.jsonl") if event["event"] == "evaluation"]
+    assert again and again[-1]["clips"] == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"data": {"sampling": {"kind": "snippets", "snippets": 4}}}, "make them equal"),
+        ({"data": {"sampling": {"kind": "segments"}}}, "data.sampling.snippets = None"),
+        ({"task": {"bins": 16}}, "task.bins = 16"),
+        ({"data": {"features": "features.h5"}}, "reads frames"),
+        ({"model": {"name": "tsm_resnet18", "options": {}}, "method": {"name": "end_to_end"}}, "reads one clip"),
+        ({"model": {"name": "etad_features", "frames": 8, "options": {}}, "method": {"name": "end_to_end"}}, "names no file"),
+    ],
+)
+def test_configs_whose_parts_disagree_are_refused(folder: Path, changes: dict[str, Any], says: str) -> None:
+    values = config_values(folder)
+    for section, change in changes.items():
+        values[section] = {**values[section], **change} if section != "method" else change
+    with pytest.raises(InputError, match=says):
+        check_names(parse_config(values, "test"))
