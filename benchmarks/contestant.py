@@ -57,10 +57,15 @@ class Contestant:
 
     def rate(self, seconds: float, batches: int) -> float:
         """Clips a second over at least so many seconds and batches. Raises ContestantFailed."""
-        self._signal(signal.SIGCONT)
-        answer = self.ask({"seconds": seconds, "batches": batches})
-        self._signal(signal.SIGSTOP)
+        answer = self.turn({"seconds": seconds, "batches": batches})
         return float(answer["clips"] / answer["seconds"])
+
+    def turn(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One request, one answer, for which it is let go on and then stopped again. Raises ContestantFailed."""
+        self._signal(signal.SIGCONT)
+        answer = self.ask(request)
+        self._signal(signal.SIGSTOP)
+        return answer
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """One request, one answer. Raises ContestantFailed."""

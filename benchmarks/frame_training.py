@@ -125,7 +125,7 @@ def main(plan_file: str, answer_file: str) -> None:
         for method, skips, seed in plan["trainings"]:
             found = train(course.config(method, skips, seed), clips, held_out, Rank(place, device))
             done.append({"method": method, "skips": skips, "seed": seed, **found})
-    Path(answer_file).write_text(json.dumps({"trainings": done}))
+            Path(answer_file).write_text(json.dumps({"trainings": done}))  # so far, should it be asked to end
 
 
 if __name__ == "__main__":

@@ -67,17 +67,17 @@ def memory_claims(quick: bool, tell: Tell) -> list[Claim]:
         "sampled_megabytes": {snippets: _megabytes(one) for snippets, one in sampled.items()},
         "end_to_end_megabytes": {snippets: _megabytes(one) for snippets, one in plain.items()},
     }
-    what = "R(2+1)D-18 of width 16, snippets of 8 x 56 x 56, chunk 4, ratio 0.3, the first iteration of one video, one thread"
+    what = "R(2+1)D-18 of width 16, snippets of 8 x 56 x 56, chunk 4, ratio 0.3, first iteration of one video, one thread"
     flat = Claim(
         "encoder_memory_512_over_32", max(ratios.values()), "x", "<= 1.1", "itself with 32 snippets",
-        f"{what}; {sizes[-1]} over {sizes[0]} snippets: what autograd keeps for backward {ratios['saved']:.3f}, resident memory "
-        f"beyond pixels, features, gradients and optimizer state {ratios['passes']:.3f}",
+        f"{what}; {sizes[-1]} over {sizes[0]} snippets: what autograd keeps for backward {ratios['saved']:.3f}, resident "
+        f"memory beyond pixels, features, gradients and optimizer state {ratios['passes']:.3f}",
         {"ratios": ratios, **told},
     )  # fmt: skip
     part = Claim(
         "memory_over_full", sampled[128]["above_model"] / whole, "x", "<= 0.25", "method end_to_end",
-        f"{what}; all that the process gains beside the model with 128 snippets, pixels included, over what end_to_end gains, "
-        f"{whole / 1e6:.0f} MB by a line through 8, 16 and 32 snippets",
+        f"{what}; all that the process gains beside the model with 128 snippets, pixels included, over what end_to_end "
+        f"gains, {whole / 1e6:.0f} MB by a line through 8, 16 and 32 snippets",
         told,
     )  # fmt: skip
     return [flat, part]
@@ -91,10 +91,10 @@ def time_claim(quick: bool, tell: Tell) -> Claim:
         tell(", ".join(f"{name} {seconds:.3f} s" for name, seconds in one.items()))
     return Claim(
         "time_over_model", found["over_model"], "x", "<= 1.1", "N forwards + k forwards with backwards",
-        f"seconds of an iteration ({found['sampled']} of 64 snippets sampled, decision, exchange and optimizer included) over 64 "
-        f"forwards and {found['sampled']} forwards with backwards measured before and behind it, median of "
-        f"{len(found['rounds'])}; a backward takes {found['backward_over_forward']:.2f} forwards here; over (1 + 3r) forwards "
-        f"it is {found['over_1_plus_3r']:.3f}",
+        f"seconds of an iteration ({found['sampled']} of 64 snippets sampled, decision, exchange, optimizer included) over "
+        f"64 forwards and {found['sampled']} forwards with backwards measured before and behind it, median of "
+        f"{len(found['rounds'])}; a backward takes {found['backward_over_forward']:.2f} forwards here; over (1 + 3r) "
+        f"forwards it is {found['over_1_plus_3r']:.3f}",
         found,
     )  # fmt: skip
 
@@ -109,8 +109,8 @@ def resident_claim(quick: bool, tell: Tell) -> Claim:
     return Claim(
         "resident_gigabytes_10_minutes", found["above_base"] / 1e9, "GB", "<= 2", "1.3 GB a video on a GPU, as published",
         f"peak resident memory above that after the imports: model, detector, AdamW, pixels and one whole iteration of ETAD "
-        f"with R(2+1)D-34, {case['snippets']} snippets of 16 x 112 x 112 (of ten minutes, every 4.7 s one), ratio 0.3, fp32, "
-        f"one thread, {found['seconds']:.0f} s",
+        f"with R(2+1)D-34, {case['snippets']} snippets of 16 x 112 x 112 (of ten minutes, every 4.7 s one), ratio 0.3, "
+        f"fp32, one thread, {found['seconds']:.0f} s",
         {"megabytes": _megabytes(found), "facts": found["facts"], "loss": found["loss"]},
     )  # fmt: skip
 

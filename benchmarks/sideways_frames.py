@@ -29,7 +29,7 @@ _RECIPE = {
     "global_batch": 8, "base_lr_per_64_clips": 0.04, "optimizer": {"name": "adamw"}, "decay": "cosine", "dropout": 0.0,
 }  # fmt: skip
 _MODEL = {"levels": 1, "width": 16}
-_SEEDS, _UPDATES, _QUICK_UPDATES = (1, 2, 3), 200, 80
+_SEEDS, _UPDATES, _QUICK_UPDATES = (1, 2, 3), 200, 120
 _PATIENCE_SECONDS = 1800
 
 

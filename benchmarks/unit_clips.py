@@ -12,10 +12,10 @@ from torch import Tensor
 from hpcvideo.data.synthetic import DIRECTIONS, Motion, draw_motion, draw_texture, motion_frames
 from hpcvideo.data.synthetic_laws import LAWS, law_clips
 
-PATTERNS = 4
+PATTERNS = 8
 """Orientations of the grating on the disc, the classes of `pattern_clips`."""
 
-_CONTRAST = 60.0
+_CONTRAST = 40.0
 _PERIOD_PIXELS = 4.0
 
 

@@ -42,13 +42,15 @@ from hpcvideo.training.recipe import learning_rate, plan_run
 TRAIN_SEED, HELD_OUT_SEED = 1, 2
 _MODEL = "unit_vgg"
 _SCORED_AT_ONCE = 64
+_COMPARED = 1024
+"""Clips of the mean gradients that are compared."""
 
 
 @dataclass(frozen=True)
 class Course:
     """What all trainings of a comparison share. clips: `laws`, `directions` or `patterns` of unit_clips, so many of `frames`
-    frames of `size` pixels. model: options of `unit_vgg`, skips apart. recipe: of the config. marks: numbers of updates after
-    which pseudo-gradients are compared with the exact ones."""
+    frames of `size` pixels. model: options of `unit_vgg`, skips apart. recipe: of the config. marks: numbers of updates
+    after which pseudo-gradients are compared with the exact ones."""
 
     clips: str
     train: int
@@ -131,14 +133,14 @@ def accuracy(method: Method, clips: Clips) -> float:
 
 
 def cosines(config: RunConfig, method: Method, clips: Clips) -> dict[str, list[float]]:
-    """Unit -> [of one batch, of the mean over all clips]: the cosine between the pseudo-gradient that Sideways gets with the
+    """Unit -> [of one batch, of the mean over 1,024 clips]: the cosine between the pseudo-gradient that Sideways gets with the
     method's present weights and the exact gradient, by autograd through the graph unrolled in time."""
     network = create_model(_MODEL, clips.classes, config.model.frames, dropout=0.0, **config.model.options)
     assert isinstance(network, UnitNetwork)
     network.load_state_dict(copy.deepcopy(method.weights()))
     sums: dict[str, list[Tensor]] = {}
     found: dict[str, list[float]] = {name: [] for name in network.units}
-    for rows in torch.arange(len(clips.labels)).split(config.recipe.global_batch):
+    for rows in torch.arange(min(_COMPARED, len(clips.labels))).split(config.recipe.global_batch):
         pixels, labels = normalise_clips(clips.pixels[rows]), clips.labels[rows]
         pseudo, exact = pseudo_gradients(network, pixels, labels), exact_gradients(network, pixels, labels)
         for name in network.units:
@@ -180,7 +182,7 @@ def exact_gradients(network: UnitNetwork, pixels: Tensor, labels: Tensor) -> dic
 
 
 def _cosine(one: Tensor, other: Tensor) -> float:
-    return float(functional.cosine_similarity(one.double(), other.double(), dim=0))
+    return round(float(functional.cosine_similarity(one.double(), other.double(), dim=0)), 3)
 
 
 @cache

@@ -129,7 +129,7 @@ class Trainer:
         told: list[Any] = [None] * dist.get_world_size()
         dist.gather_object(own, told)
         return {
-            "clips": batches * self._facts["frames"],
+            "frames": batches * self._facts["frames"],
             "seconds": own["seconds"],
             "processor_seconds": [one["processor"] for one in told],
             "latency": latency(self._facts, told, self.method.facts()),

@@ -14,23 +14,27 @@ from hpcvideo.cli.progress import FILE_WIDTH, values_table, warning_lines
 from hpcvideo.errors import InputError, OperationFailed
 
 if TYPE_CHECKING:
+    from hpcvideo.config import RunConfig
     from hpcvideo.training.dry_run import DryRun
 
 
 def show_dry_run(
     config: str, run: Path | None, settings: list[str], ranks: int | None, ranks_per_node: int | None,
-    samples: int | None, placement: Path | None, as_json: bool,
+    samples: int | None, placement: Path | None, fragments: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Rehearse the run and print what came out; placement: the SVG file in which all ranks are drawn.
+    """Rehearse the run and print what came out; placement, fragments: SVG files in which all ranks, and the fragments of a
+    clip, are drawn.
 
     Raises InputError and OperationFailed as `rehearse`.
     """
     from hpcvideo.config import load_config
     from hpcvideo.distributed.environment import discover
+    from hpcvideo.methods.registry import works_on_units
     from hpcvideo.training.dry_run import rehearse
 
-    if placement is not None and placement.suffix != ".svg":
-        raise InputError(f"--placement {placement}: ranks are drawn as SVG; use a name that ends in .svg")
+    for option, path in (("--placement", placement), ("--fragments", fragments)):
+        if path is not None and path.suffix != ".svg":
+            raise InputError(f"{option} {path}: it is drawn as SVG; use a name that ends in .svg")
     loaded = load_config(config, settings)
     directory = (run or Path("runs") / loaded.name).absolute()
     place = discover()
@@ -39,6 +43,8 @@ def show_dry_run(
     done = rehearse(loaded, world_size, per_node, directory, samples)
     if placement is not None:
         _draw(done, loaded.name, placement)
+    if fragments is not None:
+        _draw_fragments(loaded, fragments)
     if as_json:
         print(json.dumps(_values(done)))
         return
@@ -50,12 +56,13 @@ def show_dry_run(
         nodes += " (give --ranks-per-node)"
     console.print(values_table({**done.values, "world_size": world_size, "nodes": nodes}))
     console.print(_stage_table(done))
-    for line in _findings(done):
+    for line in _findings(done, works_on_units(loaded.method.name)):
         console.print(line, highlight=False, soft_wrap=True)
     for line in warning_lines(done.values):
         console.print(line, highlight=False, soft_wrap=True)
-    if placement is not None:
-        console.print(f"placement: {placement}", highlight=False, soft_wrap=True)
+    for what, path in (("placement", placement), ("fragments", fragments)):
+        if path is not None:
+            console.print(f"{what}: {path}", highlight=False, soft_wrap=True)
 
 
 def _draw(done: DryRun, name: str, path: Path) -> None:
@@ -67,6 +74,22 @@ def _draw(done: DryRun, name: str, path: Path) -> None:
         write_durably(path, placement_svg(done.stages, f"{name}: {counted(done.world_size, 'rank')}").encode())
     except OSError as error:
         raise OperationFailed(f"{path}: the placement cannot be written: {error.strerror}") from error
+
+
+def _draw_fragments(config: RunConfig, path: Path) -> None:
+    from hpcvideo.runs.durable import write_durably
+    from hpcvideo.scaling.planning.fragment_drawing import fragments_svg
+    from hpcvideo.training.fragments import carried_frames, cuts_of
+
+    cuts = cuts_of(config)
+    if cuts is None:
+        raise InputError(f"--fragments {path}: method {config.method.name} takes clips whole; only progressive cuts them")
+    across = bool(config.method.options().get("across_seams", False))
+    drawing = fragments_svg(cuts.by_epoch[0], carried_frames(config), across, cuts.an_update_each)
+    try:
+        write_durably(path, drawing.encode())
+    except OSError as error:
+        raise OperationFailed(f"{path}: the fragments cannot be drawn there: {error.strerror}") from error
 
 
 def _values(done: DryRun) -> dict[str, Any]:
@@ -113,14 +136,17 @@ def _stage_table(done: DryRun) -> Table:
     return table
 
 
-def _findings(done: DryRun) -> list[str]:
+def _findings(done: DryRun, units: bool) -> list[str]:
     grid, split, order, files = done.stages.grid, done.plan.split, done.order, done.files
     lines = []
     if grid.stages > 1:
         layout = f"neighbouring ranks hold {'neighbouring stages' if grid.stages_adjacent else 'replicas of a stage'}"
+        idle = f"bubble {done.stages.bubble:.1%} with {split.accumulation} micro-batches a step"
+        if units:
+            idle = f"a unit has no gradient in {done.stages.bubble:.1%} of a clip's steps"
         lines.append(
-            f"pipeline: {grid.stages} stages x {grid.replicas} replicas, {layout}; balance {done.stages.balance:.1%}, "
-            f"bubble {done.stages.bubble:.1%} with {split.accumulation} micro-batches a step"
+            f"{'units' if units else 'pipeline'}: {grid.stages} stages x {grid.replicas} replicas, {layout}; "
+            f"balance {done.stages.balance:.1%}, {idle}"
         )
     lines.append(f"traffic: the busiest node sends {done.stages.busiest_node_bytes / 1e6:,.1f} MB a step to other nodes")
     lines.append(

@@ -30,6 +30,7 @@ class ScoreFiles:
     confusion: Path | None
     predictions: Path | None
     pictures: Path | None = None
+    detections: Path | None = None
 
     @property
     def keep_frames(self) -> int:
@@ -45,13 +46,19 @@ class ScoreFiles:
             from hpcvideo.training.confusion_picture import check_suffix
 
             check_suffix(self.confusion)
-        for path in (self.per_class, self.confusion, self.predictions, self.pictures):
+        if self.detections is not None and self.detections.suffix.lower() != ".json":
+            raise InputError(f"{self.detections}: detections are written as .json")
+        for path in (self.per_class, self.confusion, self.predictions, self.pictures, self.detections):
             if path is not None and not path.absolute().parent.is_dir():
                 raise InputError(f"{path}: there is no folder {path.absolute().parent}; make it first")
 
     def write(self, scored: ScoredRun) -> None:
-        """Write all of them. Raises OperationFailed where one cannot be, InputError where the task predicts no classes or
-        no video is long enough for its frames."""
+        """Write all of them. Raises OperationFailed where one cannot be, InputError where the task predicts no classes, no
+        actions, or no video is long enough for its frames."""
+        if self.detections is not None:
+            from hpcvideo.training.detection_results import write_detections
+
+            write_detections(self.detections, scored)
         if self.pictures is not None:
             from hpcvideo.training.frame_pictures import write_frame_pictures
 

@@ -23,7 +23,9 @@ def extract_command(
     out: Annotated[Path, typer.Option(metavar="FILE.h5", help="The file to write.")],
     weights: Annotated[Path | None, typer.Option(help="Of a model by its name: TSP's, torchvision's, ...")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Frames of a snippet; default: the run's, or 16.")] = None,
-    stride: Annotated[int | None, typer.Option(min=1, help="Frames from one frame to the next; default: the run's, or 1.")] = None,
+    stride: Annotated[
+        int | None, typer.Option(min=1, help="Frames from one frame to the next; default: the run's, or 1.")
+    ] = None,
     every: Annotated[int | None, typer.Option(min=1, help="Frames from one snippet to the next; default: no gap.")] = None,
     snippets: Annotated[int | None, typer.Option(min=1, help="Instead: so many, spread evenly over each video.")] = None,
     size: Annotated[int | None, typer.Option(min=8, help="Pixels of the centre crop; default: the run's, or 112.")] = None,

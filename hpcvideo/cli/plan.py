@@ -102,15 +102,18 @@ def plan_command(
     per_node = ranks_per_node or int(machine.values["gpus_per_node"])
     goal = Goal(None if target is None else parse_duration(target), gpu_hours_limit)
     check_names(config)
-    if timeline is not None and unit_options(config.method.name, config.method.options()) is not None:
+    if unit_options(config.method.name, config.method.options()) is not None:
         if out is not None or target is not None or gpu_hours_limit is not None or as_json or runs:
             raise InputError(
-                f"method {config.method.name}: its schedule is drawn, but no times to train are planned; give --timeline "
-                "without --out, --target, --gpu-hours-limit, --calibrate and --json"
+                f"method {config.method.name}: its placement is shown, and --timeline draws its schedule, but no times to "
+                "train are planned; leave --out, --target, --gpu-hours-limit, --calibrate and --json away"
             )
+        from hpcvideo.cli.unit_plan import show_unit_plan
         from hpcvideo.scaling.planning.unit_schedule import unit_schedule_svg
 
-        print(f"schedule: {_write_drawing(unit_schedule_svg(config, machine, max(counts), per_node), timeline)}")
+        clip = show_unit_plan(config, machine, counts, per_node)
+        if timeline is not None:
+            print(f"schedule: {_write_drawing(unit_schedule_svg(clip), timeline)}")
         return
     facts = set_facts(config, _videos(videos), frame_bytes)
     rule = batch_rule(config, keep_batch, clips_per_rank, per_node * min(counts))

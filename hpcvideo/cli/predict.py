@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from hpcvideo.shards.format import Encoding
     from hpcvideo.training.predict import Prediction
+    from hpcvideo.training.trained_model import TrainedModel
 
 
 def predict_command(
@@ -18,11 +20,14 @@ def predict_command(
     most: Annotated[int, typer.Option("--top", min=1, help="Labels, or segments, told of each video.")] = 5,
     least: Annotated[float, typer.Option(min=0, help="Segments of a lower score are left out.")] = 0.0,
     frames_per_second: Annotated[
-        float | None, typer.Option("--fps", min=0.01, help="Frames that count; default: as the run's training set was stored.")
+        float | None, typer.Option("--fps", min=0.01, help="Frames a second that count; default: the training set's.")
     ] = None,
     timeline: Annotated[
         Path | None, typer.Option(metavar="FILE.png|.svg", help="Draw what was found along the time of the one video given.")
     ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Of a progressive run: the labels known so far after every fragment.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The answer as one JSON object.")] = False,
 ) -> None:
     """Label video files, or find when which actions happen in them; no shard set is needed."""
@@ -39,6 +44,9 @@ def predict_command(
             raise InputError(f"--timeline {timeline}: one picture is of one video, but {len(videos)} are given")
     trained = load_trained_model(run)
     encoding = stored_encoding(trained.config, frames_per_second)
+    if stream:
+        _show_streams(trained, videos, encoding, most, as_json)
+        return
     found = []
     with task_progress("predict", len(videos)) as done:
         for video in videos:
@@ -62,6 +70,30 @@ def predict_command(
             print(f"  {segment['score']:.3f}  {segment['begin']:8.2f} s to {segment['end']:8.2f} s  {segment['label']}")
     if timeline is not None:
         print(f"{timeline}: drawn")
+
+
+def _show_streams(trained: TrainedModel, videos: list[Path], encoding: Encoding, most: int, as_json: bool) -> None:
+    from hpcvideo.training.stream_prediction import stream_file
+
+    answers = [(video, stream_file(trained, video, encoding, most)) for video in videos]
+    if as_json:
+        told = [
+            {
+                "video": str(video),
+                "running": [
+                    {"seconds": round(one.seconds, 3), "frames": one.frames,
+                     "labels": [{"label": label, "score": score} for label, score in one.labels]}
+                    for one in running
+                ],
+            }
+            for video, running in answers
+        ]  # fmt: skip
+        print(json.dumps({"step": trained.step, "weights": "averaged" if trained.averaged else "trained", "videos": told}))
+        return
+    for video, running in answers:
+        print(f"{video}:")
+        for one in running:
+            print(f"  to {one.seconds:8.2f} s  " + "  ".join(f"{score:.3f} {label}" for label, score in one.labels))
 
 
 def _told(prediction: Prediction, least: float) -> dict[str, Any]:

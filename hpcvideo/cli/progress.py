@@ -134,10 +134,14 @@ def _line(event: dict[str, Any]) -> str:
     kind = event["event"]
     if kind == "step":
         rate = event["samples"] / event["step"] / event["seconds"]["step"]["max"]
-        return (
+        line = (
             f"step {event['step']:>6}  epoch {event['epoch']:7.2f}  loss {event['loss']:.4f}  lr {event['lr']:.4g}  "
             f"{rate:.1f} clips/s"
         )
+        if "latency" in event:
+            update = event["latency"]["update"]
+            line += f"  updated {update['median'] * 1e3:.0f} ms after a frame came (95 %: {update['p95'] * 1e3:.0f} ms)"
+        return line
     if kind == "evaluation":
         metrics = "  ".join(f"{name} {value:.4f}" for name, value in event["metrics"].items())
         left_out = f", {event['left_out']} damaged ones left out" if event.get("left_out") else ""

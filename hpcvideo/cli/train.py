@@ -24,6 +24,9 @@ def train_command(
     placement: Annotated[
         Path | None, typer.Option(metavar="FILE.svg", help="With --dry-run: draw where each rank sits and what it computes.")
     ] = None,
+    fragments: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg", help="With --dry-run and method progressive: draw a clip's fragments.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Events as JSON lines on standard output.")] = False,
 ) -> None:
     """Train a model, or go on with the run in the run directory.
@@ -36,12 +39,12 @@ def train_command(
     if dry_run:
         from hpcvideo.cli.dry_run import show_dry_run
 
-        show_dry_run(config, run, settings or [], ranks, ranks_per_node, samples, placement, as_json)
+        show_dry_run(config, run, settings or [], ranks, ranks_per_node, samples, placement, fragments, as_json)
         return
-    if not (ranks is ranks_per_node is samples is placement is None):
+    if not (ranks is ranks_per_node is samples is placement is fragments is None):
         raise InputError(
-            "--ranks, --ranks-per-node, --samples and --placement only plan (--dry-run); to train on more ranks start with "
-            "srun, torchrun or mpiexec"
+            "--ranks, --ranks-per-node, --samples, --fragments and --placement only plan (--dry-run); to train on more "
+            "ranks start with srun, torchrun or mpiexec"
         )
     from hpcvideo.training.stop_signals import StopSignals
 

@@ -100,7 +100,7 @@ class DataConfig(_Section):
     train: Path
     validation: Path | None = None
     features: Annotated[
-        Path | None, Field(description="ready features of both sets' videos, of `hpcvideo features extract`, in place of frames")
+        Path | None, Field(description="features of both sets' videos, from `hpcvideo features extract`, in place of frames")
     ] = None
     sampling: SamplingConfig = SamplingConfig()
     size: Annotated[int, Field(ge=8, description="height and width of a clip, pixels")] = 224
@@ -292,6 +292,9 @@ class RunConfig(_Section):
         elif values["method"]["name"] in ("sideways", "skip_sideways", "delayed"):
             spread = ("stages", "placement")
             values["method"] = {key: value for key, value in values["method"].items() if key not in spread}
+        elif values["method"]["name"] == "progressive":
+            harmless = ("bucket_megabytes", "evaluation", "evaluation_bins")
+            values["method"] = {key: value for key, value in values["method"].items() if key not in harmless}
         return values
 
     def digest(self) -> str:

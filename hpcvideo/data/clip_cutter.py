@@ -92,9 +92,9 @@ class ClipCutter:
         view = source.view
         chosen = view.choose_frames(video.num_frames, stream, task.view)
         box = view.choose_box(video.width, video.height, stream, task.view)
-        end = task.first + task.count if task.count else len(chosen)
+        end = task.first + task.wanted if task.wanted else len(chosen)
         try:
-            if source.skip_bad and task.count:  # all parts must agree whether the clip is to be replaced
+            if source.skip_bad and task.wanted:  # all parts must agree whether the clip is to be replaced
                 self._decoder.check(video, np.concatenate([chosen[: task.first], chosen[end:]]))
             taken, chosen = chosen[max(0, task.first - 1) : end], chosen[task.first : end]
             for place, frame in enumerate(self._decoder.frames(video, chosen)):

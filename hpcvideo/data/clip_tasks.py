@@ -17,7 +17,7 @@ class ClipTask(NamedTuple):
 
     epoch: that of the sample, or EVALUATION; view: which of the test views (0 in training). awaited: among the last of its
     batch, so its end is told at once, with all that was kept back; telling each clip's end would wake the consumer for it.
-    first, count: which of the clip's frames are wanted; a count of 0 stands for all.
+    first, wanted: from which of the clip's frames on, and how many; 0 stands for all of them.
     """
 
     batch: int
@@ -28,7 +28,7 @@ class ClipTask(NamedTuple):
     view: int
     awaited: bool
     first: int = 0
-    count: int = 0
+    wanted: int = 0
 
 
 class BadClip(NamedTuple):

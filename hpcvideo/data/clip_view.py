@@ -22,7 +22,8 @@ class ClipView:
     test_clips, test_crops, full_resolution: with how many views, and of which size, a video is scored.
     snippets: how they lie, of sampling `snippets`.
     pieces: of training clips that are delivered one after another, [first, end) of the clip's frames each; a row an epoch,
-    in turn. test_pieces: the same of clips for scoring. piece_steps: every piece of a training clip is a step of its own.
+    in turn. test_pieces: the same of clips for scoring, combination: what is made of them, in words. piece_steps: every
+    piece of a training clip is a step of its own.
     """
 
     frames: int
@@ -41,6 +42,7 @@ class ClipView:
     snippets: SnippetLayout | None = None
     pieces: tuple[tuple[tuple[int, int], ...], ...] = ()
     test_pieces: tuple[tuple[int, int], ...] = ()
+    combination: str = ""
     piece_steps: bool = False
 
     @property
@@ -64,7 +66,12 @@ class ClipView:
 
     @property
     def protocol(self) -> str:
-        """The name of the views with which a video is scored, e.g. "10 dense clips x 3 crops of 256x256"."""
+        """The name of the views with which a video is scored, e.g. "10 dense clips x 3 crops of 256x256", and of what is
+        made of one view."""
+        return f"{self._views}, {self.combination}" if self.combination else self._views
+
+    @property
+    def _views(self) -> str:
         if self.test_views == 1 and self.sampling == "segments" and not self.full_resolution:
             return "1 clip x 1 centre crop"
         if self.snippets is not None:

@@ -66,7 +66,7 @@ class FeatureFile:
         try:
             self._file = h5py.File(path, "r")
         except OSError as error:
-            raise InputError(f"{path}: is no HDF5 file that can be read ({error}); make one with `features extract`") from error
+            raise InputError(f"{path}: cannot be read as HDF5 ({error}); make it with `features extract`") from error
         found = self._file.get("features")
         if not isinstance(found, h5py.Group) or not len(found):
             raise InputError(f"{path}: has no group `features` with a dataset for each video id")

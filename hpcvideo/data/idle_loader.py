@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, cast
 
-from hpcvideo.data.loader import Batch, ClipLoader
+from hpcvideo.data.batch import Batch
+from hpcvideo.data.loader import ClipLoader
 
 
 class IdleLoader(ClipLoader):

@@ -4,51 +4,29 @@ from __future__ import annotations
 
 import weakref
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from types import TracebackType
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hpcvideo.data.batch import Batch
+from hpcvideo.data.batch_plan import BatchPlan, evaluation_plans, training_plans
 from hpcvideo.data.clip_cutter import STAGES, ClipSource
-from hpcvideo.data.clip_tasks import EVALUATION, BadClip, ClipDone, ClipTask, Workers
+from hpcvideo.data.clip_tasks import BadClip, ClipDone, ClipTask, Workers
 from hpcvideo.data.clip_view import ClipView
-from hpcvideo.data.sample_order import GlobalOrder, SampleOrder, evaluation_batch, evaluation_steps, rank_slice
-from hpcvideo.data.stream_order import StreamOrder
+from hpcvideo.data.sample_order import GlobalOrder, SampleOrder, rank_slice
 from hpcvideo.data.workers import start_workers
 from hpcvideo.errors import InputError, OperationFailed
 from hpcvideo.shards import ShardSet
 
 _HELD = 2
 """Batches that a consumer may hold without a copy: in `for batch in ...` the old one lives until the new one is there."""
-
-
-class Batch(TypedDict):
-    """clips uint8 [batch, frames, 3, height, width] (channels last in memory), labels int64 [batch],
-    weights float32 [batch] (0 for the padding of an evaluation), ids: the videos' names, views int64 [batch]: which of the
-    view's test views (0 in training), samples int64 [batch]: the videos' numbers in the set, epochs int64 [batch]: of the
-    samples (EVALUATION, -1, where nothing is drawn), frame_numbers int64 [batch, frames]: which of the stored frames. A
-    loader with `targets` has their entries too.
-
-    Of a view with pieces a batch is one piece of its clips: number `piece` (0-based) of `pieces`. ends: whether it is the
-    last one of its micro-batch in a step."""
-
-    clips: Tensor
-    labels: Tensor
-    weights: Tensor
-    ids: list[str]
-    views: Tensor
-    samples: Tensor
-    epochs: Tensor
-    frame_numbers: Tensor
-    piece: NotRequired[int]
-    pieces: NotRequired[int]
-    ends: NotRequired[bool]
 
 
 Targets = Callable[[Tensor, Tensor], Mapping[str, Any]]
@@ -61,32 +39,11 @@ class LoaderTiming(NamedTuple):
     seconds: dict[str, float]
 
 
-class _Piece(NamedTuple):
-    """Number `number` of the `of` pieces of a clip: its frames first .. end - 1. ends: as in Batch."""
-
-    number: int
-    of: int
-    first: int
-    end: int
-    ends: bool
-
-
-class _Plan(NamedTuple):
-    """A batch before it is decoded; each an array of its length, epoch EVALUATION where no draw is made. piece: None where
-    clips come whole."""
-
-    samples: NDArray[np.int64]
-    epochs: NDArray[np.int64]
-    views: NDArray[np.int64]
-    weights: NDArray[np.float32]
-    piece: _Piece | None = None
-
-
 @dataclass
 class _Pending:
     """A batch that is being decoded. home: the free buffers of its size, where its own returns to."""
 
-    plan: _Plan
+    plan: BatchPlan
     buffer: int
     memory: NDArray[np.uint8]
     home: deque[tuple[int, NDArray[np.uint8]]]
@@ -106,8 +63,8 @@ class ClipLoader:
     on_bad_clip: "stop" raises OperationFailed where stored bytes are damaged; "skip" takes another clip instead, and raises
     when this rank has met more than `max_bad_videos` different videos that are damaged. one_label: whether a video that has
     not exactly one label is an error; else `labels` has the first, or -1. targets: given `samples` and `frame_numbers` it
-    makes further entries of a batch, in the process that trains; for a piece of a clip that is not its first one, the numbers
-    begin with the clip's frame before it.
+    makes further entries of a batch, in the process that trains; for a piece of a clip that is not its first one, the
+    numbers begin with the clip's frame before it.
 
     Memory: at most prefetch + 3 batches (more where batches are so small that workers would idle), used again as soon as the
     consumer has let go of one. A consumer that keeps more than two gets copies of its own. Use as a context manager, or call
@@ -178,55 +135,19 @@ class ClipLoader:
         piece = micro_batch or share
         if share % piece:
             raise ValueError(f"a rank's {share} clips of a global batch do not divide into micro-batches of {piece}")
-        pieces = share // piece
-
-        def plan(step: int, micro: int) -> _Plan:
-            begin = part.start + micro * piece
-            place = slice(begin, begin + piece)
-            epochs, samples = self.order.batch(step, size, place)
-            views = np.zeros(piece, np.int64)
-            if isinstance(self.order, StreamOrder):
-                views = self.order.parts(step, size, place)
-            return _Plan(samples, epochs, views, np.ones(piece, np.float32))
-
-        plans = self._in_pieces(plan, range(first_step, last_step), pieces, size)
+        micro_batches = [
+            slice(part.start + number * piece, part.start + (number + 1) * piece) for number in range(share // piece)
+        ]
+        plans = training_plans(self.order, self.view, range(first_step, last_step), size, micro_batches)
         return self._run(plans, piece, training=True)
-
-    def _in_pieces(
-        self, plan: Callable[[int, int], _Plan], steps: range, micro_batches: int, size: int
-    ) -> Iterator[_Plan]:
-        """The plans of all micro-batches of these steps, each as many times as it has pieces."""
-        each = len(self.view.pieces[0]) if self.view.piece_steps else 1
-        for step in steps:
-            batch, begins = divmod(step, each)
-            cuts: tuple[tuple[int, int], ...] = ()
-            if self.view.pieces:  # by the batch's first clip, so that all ranks cut alike
-                cuts = self.view.pieces_in(int(self.order.batch(batch, size, slice(0, 1))[0][0]))
-            for micro in range(micro_batches):
-                whole = plan(batch, micro)
-                if not cuts:
-                    yield whole
-                elif self.view.piece_steps:
-                    yield whole._replace(piece=_Piece(begins, len(cuts), *cuts[begins], ends=True))
-                else:
-                    yield from _pieces_of(whole, cuts)
 
     def evaluation(self, batch: int) -> Iterator[Batch]:
         """Every video once over all ranks, with all its test views one after another, `batch` clips a rank a step.
 
         The same number of steps on every rank. What fills the last batches up is black and has weight 0.
         """
-        views = self.view.test_views
-
-        def plans() -> Iterator[_Plan]:
-            for step in range(evaluation_steps(len(self.shards), batch, self.world_size, views)):
-                samples, view, weights = evaluation_batch(
-                    len(self.shards), step, batch, self.rank, self.world_size, views
-                )
-                whole = _Plan(samples, np.full(batch, EVALUATION, np.int64), view, weights)
-                yield from _pieces_of(whole, self.view.test_pieces) if self.view.test_pieces else (whole,)
-
-        return self._run(plans(), batch, training=False)
+        plans = evaluation_plans(len(self.shards), self.view, batch, self.rank, self.world_size)
+        return self._run(plans, batch, training=False)
 
     def timing(self) -> LoaderTiming:
         """What clips cost since the last call. Stages: index (tables), read, checksum, decode, augment (crop and resize
@@ -242,7 +163,7 @@ class ClipLoader:
         taken, self._new_bad = self._new_bad, []
         return taken
 
-    def _run(self, plans: Iterator[_Plan], size: int, training: bool) -> Iterator[Batch]:
+    def _run(self, plans: Iterator[BatchPlan], size: int, training: bool) -> Iterator[Batch]:
         # Small batches must not leave workers idle: two clips a worker at least are in hand.
         ahead = max(self.prefetch, -(-2 * self._count // size)) if self._count else 0
         waiting: deque[_Pending] = deque()
@@ -269,7 +190,7 @@ class ClipLoader:
                 if not pending.missing:
                     pending.home.append((pending.buffer, pending.memory))
 
-    def _begin(self, plan: _Plan, training: bool) -> _Pending:
+    def _begin(self, plan: BatchPlan, training: bool) -> _Pending:
         workers, count = self.start(), len(plan.samples)
         first, wanted = (0, 0) if plan.piece is None else (plan.piece.first, plan.piece.end - plan.piece.first)
         shape = (count, *self.view.clip_shape(training, wanted))
@@ -350,22 +271,6 @@ class ClipLoader:
             self._new_bad.append(clip)
             if len(self.bad_videos) > self._max_bad_videos:
                 raise OperationFailed(bad_videos_sentence(len(self.bad_videos), self._max_bad_videos, clip.sentence))
-
-
-def _pieces_of(whole: _Plan, cuts: Sequence[tuple[int, int]]) -> Iterator[_Plan]:
-    """The plan of every piece of a batch; arrays are copied, since each tells what became of its clips."""
-    for number, (first, end) in enumerate(cuts):
-        arrays = (array.copy() for array in whole[:4])
-        yield _Plan(*arrays, _Piece(number, len(cuts), first, end, number == len(cuts) - 1))  # type: ignore[arg-type]
-
-
-def take_micro_batches(batches: Iterator[Batch], count: int) -> Iterator[Batch]:
-    """The batches of the next `count` micro-batches: as many, or all pieces of so many."""
-    for _ in range(count):
-        for batch in batches:
-            yield batch
-            if batch.get("ends", True):
-                break
 
 
 def bad_videos_sentence(count: int, allowed: int, last: str) -> str:

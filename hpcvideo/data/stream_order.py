@@ -1,9 +1,9 @@
 """The order of a continuous video: part after part, so that every frame is fed once and in its place.
 
 Each video is cut into parts of `frames` frames in their order; what is left over at its end is not shown, since a clip
-also holds the frames behind it that are to be predicted. All parts of the set, laid end to end and begun anew at the end, are one
-row. Place p of a global batch of B clips is a viewer of its own, who starts at p / B of the row and goes on by a part a step.
-With one clip a step the set is watched from its first to its last frame.
+also holds the frames behind it that are to be predicted. All parts of the set, laid end to end and begun anew at the end,
+are one row. Place p of a global batch of B clips is a viewer of its own, who starts at p / B of the row and goes on by a
+part a step. With one clip a step the set is watched from its first to its last frame.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Untrimmed videos in which actions come and go, with where they are: for temporal detection, small and without a download.
 
-A textured disc wanders over a textured background on a torus, one step a frame. Between actions each step goes one of four
-ways at random; during an action all steps go the same way, and which way is its class. So a single frame tells nothing, nor
-does one step: every step has the same distribution within actions as between them, over all classes.
+A bright disc wanders over a darker background on a torus, one step a frame, both faintly textured. Between actions each
+step goes one of four ways at random; during an action all steps go the same way, and which way is its class. So a single
+frame tells nothing, nor does one step: every step has the same distribution within actions as between them, over all
+classes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from hpcvideo.errors import InputError
 ACTIONS = ("east", "north", "west", "south")
 """Class names: the direction of the action's steps, a key of DIRECTIONS."""
 
-_STEP_PIXELS = 2
+_TORUS_OVER_STEP = 8
+_TEXTURE, _BRIGHTER, _DARKER = 0.3, 60.0, 30.0
 _RADIUS = (0.3, 0.4)
 _MOST_ACTIONS, _SHORTEST, _LONGEST, _GAP = 3, 0.08, 0.3, 0.04  # of the video's frames, but for the first
 
@@ -59,9 +61,15 @@ def untrimmed_frames(
     for action in actions:
         ways[action.begin : action.end] = action.label
     start = generator.integers(0, size, 2)
-    positions = (start + np.cumsum(_STEP_PIXELS * steps[ways], axis=0)) % size
-    radius = float(generator.uniform(*_RADIUS)) * size
-    return disc_frames(positions, radius, draw_texture(size, generator), draw_texture(size, generator)), actions
+    positions = (start + np.cumsum(size // _TORUS_OVER_STEP * steps[ways], axis=0)) % size
+    radius, (disc, background) = float(generator.uniform(*_RADIUS)) * size, draw_surfaces(size, generator)
+    return disc_frames(positions, radius, disc, background), actions
+
+
+def draw_surfaces(size: int, generator: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A disc's texture and a background's, each [size, size, 3]: faint ones, the disc's brighter."""
+    disc, background = (128 + _TEXTURE * (draw_texture(size, generator) - 128) for _ in range(2))
+    return disc + _BRIGHTER, background - _DARKER
 
 
 def untrimmed_clips(

@@ -157,4 +157,4 @@ class _Buffers:
         """The task's buffer as uint8 [batch, frames, size, size, 3]; waits until it has arrived."""
         with self._arrived:
             self._arrived.wait_for(lambda: task.buffer in self._memory)
-        return self._memory[task.buffer].reshape(-1, *source.view.clip_shape(task.epoch != EVALUATION, task.count))
+        return self._memory[task.buffer].reshape(-1, *source.view.clip_shape(task.epoch != EVALUATION, task.wanted))

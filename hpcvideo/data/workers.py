@@ -45,7 +45,7 @@ class _Memory:
 
     def place(self, task: ClipTask) -> NDArray[np.uint8]:
         """Where the task's clip goes, [frames, size, size, 3]."""
-        shape = self._view.clip_shape(task.epoch != EVALUATION, task.count)
+        shape = self._view.clip_shape(task.epoch != EVALUATION, task.wanted)
         clips: NDArray[np.uint8] = self._buffers[task.buffer].reshape(-1, *shape)[task.place]
         return clips
 

@@ -69,8 +69,8 @@ class DelayedOptions(UnitOptions):
 class SampledGradientsOptions(ExchangeOptions):
     """ratio: the part of a video's snippets whose gradient the encoder gets. chunk: snippets in the encoder at a time.
     sampling: which ones, see sampling.py. weighting: of the sampled gradient, `published` as it is or `unbiased`, times all
-    over sampled. replay: the second forward draws the random numbers of the first. optimizer_steps: 1, or 2 as published: the
-    detector's before the second forward and then the encoder's. chunk_statistics: lets the encoder's BatchNorms take a chunk
+    over sampled. replay: the second forward draws the random numbers of the first. optimizer_steps: 1, or 2 as published:
+    the detector's before the second forward and then the encoder's. chunk_statistics: lets the encoder's BatchNorms take a chunk
     as their batch, as published code may. checkpointing: the whole gradient through activations that are computed again."""
 
     ratio: Annotated[float, Field(ge=0, le=1)] = 0.3
@@ -97,13 +97,13 @@ class SampledGradientsOptions(ExchangeOptions):
 
 
 class ProgressiveOptions(ExchangeOptions):
-    """fragment_frames: frames that a fragment's blocks see, the carried ones among them; several: one after another, an epoch
-    each. overlap: the carried ones, by which later fragments bring fewer new frames (absent: what the network carries; 0
-    makes all fragments equally long). last_fragment: what becomes of frames that do not fill one, see
-    progressive/fragments.py. gradients: of a video's fragments, added up or averaged. update: after a video or each fragment.
-    across_seams: whether gradients flow into the fragment before, which needs the memory of the whole clip. carry_state: false
-    starts every fragment anew. statistics: BatchNorm's running ones move with every fragment as published, or by a video as
-    far as by one clip. evaluation: a clip scored whole, or its fragments' probabilities combined, or the last one's answer.
+    """fragment_frames: frames that a fragment's blocks see, the carried ones among them; several: in turn, an epoch each.
+    overlap: the carried ones, by which later fragments bring fewer new frames (absent: what the network carries; 0 makes all
+    fragments equally long). last_fragment: what becomes of frames that do not fill one, see progressive/fragments.py.
+    gradients: of a video's fragments, added up or averaged. update: after a video or each fragment. across_seams: whether
+    gradients flow into the fragment before, which needs the memory of the whole clip. carry_state: false starts every
+    fragment anew. statistics: BatchNorm's running ones move with every fragment as published, or by a video as far as by one
+    clip. evaluation: a clip scored whole, or its fragments' probabilities combined, or the last one's answer.
     evaluation_bins: of a whole clip, spans of time that are classified and averaged."""
 
     fragment_frames: Annotated[int, Field(ge=1)] | Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
@@ -126,13 +126,13 @@ class ProgressiveOptions(ExchangeOptions):
     def _fits(self) -> ProgressiveOptions:
         if self.update == "fragment" and self.across_seams:
             raise ValueError(
-                "across_seams: true with update: fragment: the weights of the fragment before have changed when its gradient "
-                "would come; use update: video"
+                "across_seams: true with update: fragment: the weights of the fragment before have changed when its "
+                "gradient would come; use update: video"
             )
         if self.update == "fragment" and len(self.lengths) > 1:
             raise ValueError(
-                "several fragment_frames with update: fragment: a video would be another number of updates in each epoch; use "
-                "update: video, or one length"
+                "several fragment_frames with update: fragment: a video would be another number of updates in each epoch; "
+                "use update: video, or one length"
             )
         if self.update == "fragment" and self.gradients == "mean":
             raise ValueError("gradients: mean has no effect with update: fragment, which adds up none; take it out")

@@ -24,7 +24,8 @@ def parameter_roles(model: nn.Module) -> dict[str, ParameterRole]:
     for module_name, module in model.named_modules():
         is_head = module_name.rpartition(".")[2] == HEAD
         for name, _ in module.named_parameters(recurse=False):
-            role: ParameterRole = "bias" if name == "bias" else "weight"
+            # An LSTM has several: bias_ih_l0 and the like.
+            role: ParameterRole = "bias" if name.startswith("bias") else "weight"
             if isinstance(module, _NORMALISATIONS):
                 role = "normalisation"
             elif is_head:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hpcvideo.models.first_frames import add_to_first
+from hpcvideo.models.continued_convolution import convolve_onwards
 
 
 class TemporalConvolution(nn.Conv3d):
@@ -59,20 +59,15 @@ class TemporalConvolution(nn.Conv3d):
         features: as in `forward`, any number of frames. seen: [batch, in_channels, 1 or more, height, width], of which the
         last `before` frames count; zeros stand in front of fewer ones.
         """
+        assert isinstance(self.padding, tuple)
         seen = seen[:, :, -self.before :]
+        if self._extra == (0, 0):
+            return convolve_onwards(features, seen, self.weight, self.stride, self.padding, self.groups)
+        joined = torch.cat([seen, features], 2)  # one side has more zeros, so that forward copies as much
         missing = self.before - seen.shape[2]
-        stride, padding = self.stride, (0, *self.padding[1:])
-        if self._extra != (0, 0):  # one side has more zeros, so that the input is copied in any case
-            joined = torch.cat([seen, features], 2)
-            if missing or self.after:
-                joined = F.pad(joined, (0, 0, 0, 0, missing, self.after))
-            return F.conv3d(joined, self.weight, None, stride, padding, groups=self.groups)
-        out = super().forward(features)
-        reached = -(-self.before // stride[0])
-        seen = F.pad(seen, (0, 0, 0, 0, missing, (reached - 1) * stride[0]))
-        looking_back = self.weight[:, :, : self.before]
-        added = F.conv3d(seen, looking_back, None, stride, padding, groups=self.groups)
-        return add_to_first(out, added[:, :, : out.shape[2]])
+        if missing or self.after:
+            joined = F.pad(joined, (0, 0, 0, 0, missing, self.after))
+        return F.conv3d(joined, self.weight, None, self.stride, (0, *self.padding[1:]), groups=self.groups)
 
 
 Convolve = Callable[[TemporalConvolution, Tensor], Tensor]

@@ -155,4 +155,9 @@ def _pieces(share: BatchShare) -> dict[str, Any]:
     if share.cuts is None:
         return {}
     cuts = share.cuts
-    return {"pieces": cuts.by_epoch, "test_pieces": cuts.in_evaluation or (), "piece_steps": cuts.an_update_each}
+    return {
+        "pieces": cuts.by_epoch,
+        "test_pieces": cuts.in_evaluation or (),
+        "combination": cuts.combination,
+        "piece_steps": cuts.an_update_each,
+    }

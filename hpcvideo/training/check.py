@@ -110,7 +110,8 @@ def check_data(config: RunConfig, share: slice = slice(None), look_inside: bool 
     if look_for_one_label:
         _check_one_label(train)
     task.check_labels(train.label_names, str(config.data.train))
-    check_flip(train.label_names, config.data.flip, config.data.flip_labels, str(config.data.train))
+    if not task.future_frames:  # which needs no labels, whatever their names say
+        check_flip(train.label_names, config.data.flip, config.data.flip_labels, str(config.data.train))
     mirrored_labels(train.label_names, config.data.flip_labels, str(config.data.train))
     if config.data.flip_labels and not task.one_label:
         raise InputError(
@@ -121,7 +122,7 @@ def check_data(config: RunConfig, share: slice = slice(None), look_inside: bool 
         validation.check_files(share)
         if look_for_one_label:
             _check_one_label(validation)
-        if list(validation.label_names) != list(train.label_names):
+        if not task.future_frames and list(validation.label_names) != list(train.label_names):
             raise InputError(
                 f"{config.data.validation}: its label names differ from those of {config.data.train}; "
                 f"build it with --labels {config.data.train / 'manifest.json'}"

@@ -28,13 +28,15 @@ class Evaluation:
     """Metrics by name, the protocol under which they were measured, and the number of videos scored.
 
     predictions: what was predicted for each of them, on every rank; None unless asked for, or where the task predicts no
-    classes.
+    classes. rows: float64 [videos, 1 + n], each one's number in the set and its Task.rows, on every rank; None where the
+    task has none.
     """
 
     metrics: dict[str, float]
     protocol: str
     clips: int
     predictions: ClassPredictions | None = None
+    rows: Tensor | None = None
 
 
 def evaluate(
@@ -88,7 +90,7 @@ def evaluate(
     if loader.view.test_views > 1:
         name += ", max over views" if average == "max" else f", {average} averaged"
     metrics = task.metrics(sums, None if all_rows is None else all_rows[:, 1:])
-    return Evaluation(metrics, task.protocol(name), int(counted.item()), everyone)
+    return Evaluation(metrics, task.protocol(name), int(counted.item()), everyone, all_rows)
 
 
 def gather_rows(own: list[Tensor], device: Device) -> Tensor | None:

@@ -18,10 +18,11 @@ from hpcvideo.distributed.process_group import joined
 from hpcvideo.errors import InputError
 from hpcvideo.methods.averaged_weights import scored_weights
 from hpcvideo.methods.protocol import BatchSplit
-from hpcvideo.methods.registry import works_on_units
+from hpcvideo.methods.registry import check_method, works_on_units
 from hpcvideo.runs import RunDirectory
 from hpcvideo.shards import ShardSet
 from hpcvideo.tasks.class_scores import ClassScores
+from hpcvideo.tasks.detection.task import Detection
 from hpcvideo.tasks.frame_prediction import FramePrediction
 from hpcvideo.training.build import build_method, make_loader, make_model
 from hpcvideo.training.checkpoint import latest_checkpoint, read_checkpoint
@@ -42,7 +43,8 @@ TSM code's on Something-Something) and 10 clips x 3 crops."""
 @dataclass(frozen=True)
 class ScoredRun:
     """A checkpoint's evaluation. step: after how many updates; averaged: whether its averaged weights were scored; clips:
-    the set; name: the run's; frames: of the first videos, where the task predicts frames and they were asked for."""
+    the set; name: the run's; frames: of the first videos, where the task predicts frames and they were asked for; detection:
+    the task, where it is that."""
 
     name: str
     step: int
@@ -50,6 +52,7 @@ class ScoredRun:
     result: Evaluation
     clips: ShardSet
     frames: tuple[PredictedVideo, ...] = ()
+    detection: Detection | None = None
 
     @cached_property
     def classes(self) -> ClassScores | None:
@@ -61,11 +64,12 @@ class ScoredRun:
 
 def evaluate_run(
     run: Path, shards: Path | None, place: ProcessEnvironment, progress: Progress = lambda done, of: None,
-    protocol: str | None = None, keep_frames: int = 0,
+    protocol: str | None = None, keep_frames: int = 0, fragments: str | None = None,
 ) -> ScoredRun:  # fmt: skip
     """Score the run's last checkpoint on a shard set, by default the config's validation set, on any number of ranks.
     Collective. The averaged weights are scored where the run has them. protocol: one of PROTOCOLS instead of the config's.
-    keep_frames: of how many videos rank 0 keeps the frames that were predicted.
+    keep_frames: of how many videos rank 0 keeps the frames that were predicted. fragments: of a progressive run, instead of
+    its method.evaluation.
 
     Raises InputError where the folder is no run, has no checkpoint, no set is named, or the protocol is unknown or does not
     fit the config, or frames are to be kept and the task predicts none.
@@ -76,6 +80,8 @@ def evaluate_run(
     config = parse_config(yaml.safe_load(directory.config.read_text(encoding="utf-8")), str(directory.config))
     if protocol is not None:
         config = _with_protocol(config, protocol)
+    if fragments is not None:
+        config = _with_fragments(config, fragments)
     path = latest_checkpoint(directory.checkpoints)
     if path is None:
         raise InputError(f"{run}: has no checkpoint yet; train it first")
@@ -91,7 +97,7 @@ def evaluate_run(
     clips = ShardSet(source)
     task.check_labels(clips.label_names, str(source))
     checkpoint = read_checkpoint(path)
-    if list(clips.label_names) != checkpoint.facts.data["label_names"]:
+    if not task.future_frames and list(clips.label_names) != checkpoint.facts.data["label_names"]:
         raise InputError(
             f"{source}: its label names, or their order, are not those the run was trained with; "
             f"build it with --labels {config.data.train / 'manifest.json'}"
@@ -109,7 +115,8 @@ def evaluate_run(
                 seen=examples or (lambda outputs, batch: None),
             )  # fmt: skip
     frames = () if examples is None else tuple(examples.videos)
-    return ScoredRun(config.name, checkpoint.facts.step, averaged, result, clips, frames)
+    detection = task if isinstance(task, Detection) else None
+    return ScoredRun(config.name, checkpoint.facts.step, averaged, result, clips, frames, detection)
 
 
 def _with_protocol(config: RunConfig, name: str) -> RunConfig:
@@ -118,6 +125,16 @@ def _with_protocol(config: RunConfig, name: str) -> RunConfig:
     values = config.resolved()
     values["evaluation"] |= PROTOCOLS[name]
     return parse_config(values, f"--protocol {name}")
+
+
+def _with_fragments(config: RunConfig, combination: str) -> RunConfig:
+    if config.method.name != "progressive":
+        raise InputError(f"--fragments {combination}: method {config.method.name} trains no fragments; leave it out")
+    options = {**config.method.options(), "evaluation": combination}
+    if combination != "whole":
+        options.pop("evaluation_bins", None)
+    check_method("progressive", options)
+    return config.model_copy(update={"method": NamedOptions(name="progressive", **options)})
 
 
 def _without_training(config: RunConfig) -> RunConfig:

@@ -59,7 +59,8 @@ def encoder_of(source: str, weights: Path | None, frames: int | None) -> tuple[S
         encoder = network.encoder if isinstance(network, SnippetNetwork) else SnippetEncoder(network)
         if frames not in (None, encoder.frames):
             raise InputError(f"--frames {frames}: the run's snippets have {encoder.frames}; leave it out")
-        return encoder.eval(), {"model": trained.config.model.name, "weights": f"{source}, step {trained.step}"}, trained.config
+        told = {"model": trained.config.model.name, "weights": f"{source}, step {trained.step}"}
+        return encoder.eval(), told, trained.config
     if weights is None:
         raise InputError(f"{source}: is no run directory; a model by its name needs its weights: --weights FILE")
     network = create_model(source, 1, frames or 16, dropout=0.0)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from functools import lru_cache
+
 import torch
 from torch import nn
 
@@ -9,7 +12,8 @@ from hpcvideo.config import RunConfig
 from hpcvideo.errors import InputError
 from hpcvideo.methods.options import ProgressiveOptions
 from hpcvideo.methods.progressive.fragments import ClipCuts
-from hpcvideo.methods.registry import clip_cuts
+from hpcvideo.methods.progressive.network import fragment_network_of
+from hpcvideo.methods.registry import clip_cuts, works_on_units
 from hpcvideo.models import create_model
 from hpcvideo.training.task import make_task
 
@@ -21,12 +25,25 @@ def cuts_of(config: RunConfig, model: nn.Module | None = None) -> ClipCuts | Non
     """
     if config.method.name != "progressive":
         return None
-    if model is None:
-        with torch.device("meta"):
-            model = create_model(
-                config.model.name, make_task(config).num_outputs, config.model.frames, **config.model.options
-            )
+    model = model or _network(config)
     return clip_cuts(config.method.name, config.method.options(), model, config.model.frames)
+
+
+def carried_frames(config: RunConfig) -> int:
+    """Frames of features that a fragment of the config's network gets from the one before it."""
+    return fragment_network_of(_network(config)).overlap
+
+
+def _network(config: RunConfig) -> nn.Module:
+    model = config.model
+    return _known_network(model.name, make_task(config).num_outputs, model.frames, json.dumps(model.options))
+
+
+@lru_cache(maxsize=2)
+def _known_network(name: str, outputs: int, frames: int, options: str) -> nn.Module:
+    """On the meta device: a plan asks for it several times, and making a deep one takes a second."""
+    with torch.device("meta"):
+        return create_model(name, outputs, frames, **json.loads(options))
 
 
 def check_cuts(config: RunConfig, model: nn.Module) -> None:
@@ -54,6 +71,8 @@ def frames_at_once(config: RunConfig) -> int:
 
 
 def frames_of_statistics(config: RunConfig) -> int:
-    """Frames of a clip that one statistic of the first BatchNorm sees."""
+    """Frames of a clip that one statistic of the first BatchNorm sees: one of them where units work frame by frame."""
+    if works_on_units(config.method.name):
+        return 1
     cuts = cuts_of(config)
     return config.model.frames if cuts is None else cuts.longest

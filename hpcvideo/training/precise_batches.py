@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hpcvideo.data import ClipLoader
-from hpcvideo.data.loader import take_micro_batches
+from hpcvideo.data.batch import take_micro_batches
 from hpcvideo.methods import Method
 from hpcvideo.methods.protocol import BatchSplit
 

@@ -121,6 +121,8 @@ def _cut(file: VideoFile, encoding: Encoding, view: ClipView) -> tuple[Tensor, N
 
 def _probabilities(outputs: Tensor, each_for_itself: bool, average: str) -> Tensor:
     """Of each class, [classes], from logits [views, classes]."""
+    if average == "max":
+        outputs = outputs.amax(dim=0, keepdim=True)
     if each_for_itself:
         return outputs.mean(dim=0).sigmoid()
     return outputs.softmax(dim=1).mean(dim=0) if average == "softmax" else outputs.mean(dim=0).softmax(dim=0)

@@ -27,8 +27,8 @@ def check_snippets(config: RunConfig, model: nn.Module) -> None:
     given = config.data.sampling.snippets
     if given is not None and wanted is None:
         raise InputError(
-            f"data.sampling.kind = snippets, but model {config.model.name} reads one clip; use a model in two parts, such as "
-            "snippet_classifier or etad, or sampling.kind: segments or dense"
+            f"data.sampling.kind = snippets, but model {config.model.name} reads one clip; use a model in two parts, such "
+            "as snippet_classifier or etad, or sampling.kind: segments or dense"
         )
     if wanted is not None and given != wanted:
         raise InputError(
@@ -38,7 +38,16 @@ def check_snippets(config: RunConfig, model: nn.Module) -> None:
     task = make_task(config)
     bins = model.frames if isinstance(model, FeatureDetectionNetwork) else wanted
     if isinstance(task, Detection) and bins is not None and task.bins != bins:
-        raise InputError(f"task.bins = {task.bins}, but the model {config.model.name} divides a video into {bins}; make them equal")
+        raise InputError(f"task.bins = {task.bins}, but model {config.model.name} has {bins}; make them equal")
+    window = config.data.sampling.snippet_window
+    if isinstance(task, Detection) and window is not None:
+        if task.span != "window":
+            raise InputError(f"data.sampling.snippet_window = {window} with task.span = {task.span}; set task.span: window")
+        if config.evaluation.clips > 1:
+            raise InputError(
+                f"evaluation.clips = {config.evaluation.clips} with snippet_window = {window}: what is found in different "
+                "windows cannot be averaged; set clips: 1, which scores the middle window, or leave snippet_window out"
+            )
 
 
 def check_features(config: RunConfig, model: nn.Module) -> None:
@@ -50,6 +59,6 @@ def check_features(config: RunConfig, model: nn.Module) -> None:
             "`hpcvideo features extract`"
         )
     if config.data.features is not None and not reads:
-        raise InputError(f"data.features is set, but model {config.model.name} reads frames; use etad_features, or leave it out")
+        raise InputError(f"data.features is set, but model {config.model.name} reads frames; use etad_features")
     if reads and config.data.sampling.kind != "segments":
         raise InputError(f"data.sampling.kind = {config.data.sampling.kind}: ready features have none; leave it out")

@@ -19,6 +19,7 @@ from hpcvideo.methods.sideways.stage_plan import plan_units
 from hpcvideo.models import create_model
 from hpcvideo.training.fragments import cuts_of, frames_at_once
 from hpcvideo.training.optimizers import make_optimizer
+from hpcvideo.training.snippet_costs import snippet_cost
 from hpcvideo.training.task import make_task
 
 
@@ -41,7 +42,8 @@ def plan_stages(config: RunConfig, split: BatchSplit, ranks_per_node: int) -> Pi
         return plan_units(config.method.name, options, model, shape, split, ranks_per_node, copies)
     stages = stage_count(config.method.name, config.method.options())
     clips = (split.micro_batch, frames_at_once(config), 3, config.data.size, config.data.size)
-    layers = count_layers(model, clips, whole=stages == 1)
+    long_video = snippet_cost(config, model, split.micro_batch) if stages == 1 else None
+    layers = [long_video] if long_video is not None else count_layers(model, clips, whole=stages == 1)
     costs = [float(layer.flops) for layer in layers]
     copies, exchanged = optimizer_copies(config.recipe), exchanged_share(config, split)
     plan = plan_pipeline(layers, costs, stages, split, ranks_per_node, copies, exchanged)

@@ -67,7 +67,9 @@ def draw_timeline(prediction: Prediction) -> Figure:
         if segment.label not in told:
             told.add(segment.label)
             middle = (segment.begin + segment.end) / 2
-            axes.text(middle, lanes.index(segment.label), f"{segment.score:.2f}", ha="center", va="center", fontsize=8)
+            ink = "white" if segment.score > highest / 2 else _INK
+            lane = lanes.index(segment.label)
+            axes.text(middle, lane, f"{segment.score:.2f}", ha="center", va="center", fontsize=8, color=ink)
     axes.set_yticks(range(len(lanes)), lanes)
     axes.set_ylim(len(lanes) - 0.4, -0.6)
     axes.set_xlim(0, prediction.duration or 1.0)

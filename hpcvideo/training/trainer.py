@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from hpcvideo.config import RunConfig
 from hpcvideo.data import Batch
-from hpcvideo.data.loader import take_micro_batches
+from hpcvideo.data.batch import take_micro_batches
 from hpcvideo.distributed.device import Device
 from hpcvideo.distributed.environment import ProcessEnvironment
 from hpcvideo.distributed.process_group import barrier, gather, gather_text

@@ -13,7 +13,8 @@ class ViewAverage:
     """Averages outputs over the `views` of each video, which come one after another, in whatever batches.
 
     softmax: average probabilities and give their logarithms; else the raw outputs (MIT's TSM averages logits by default).
-    largest: take each output's largest value over the views instead, as is usual on Charades. A view of weight 0 does not count; a video with none that counts gets weight 0.
+    largest: take each output's largest value over the views instead, as is usual on Charades. A view of weight 0 does not
+    count; a video with none that counts gets weight 0.
     """
 
     def __init__(self, views: int, softmax: bool = False, largest: bool = False) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hpcvideo.data import ClipLoader, ClipView
-from hpcvideo.data.loader import take_micro_batches
+from hpcvideo.data.batch import take_micro_batches
 from hpcvideo.data.rand_augment import RandAugment
 from hpcvideo.shards import ShardSet
 
@@ -44,7 +44,8 @@ def test_the_pieces_of_a_clip_are_the_clip(shard_folder: Path, kind: str, worker
         assert len(found) == len(CUTS) * len(whole)
         for number, clip in enumerate(whole):
             pieces = found[number * len(CUTS) : (number + 1) * len(CUTS)]
-            assert [(one["piece"], one["pieces"], one["ends"]) for one in pieces] == [(0, 3, False), (1, 3, False), (2, 3, True)]
+            told = [(one["piece"], one["pieces"], one["ends"]) for one in pieces]
+            assert told == [(0, 3, False), (1, 3, False), (2, 3, True)]
             assert torch.equal(joined(pieces), clip["clips"])
             assert torch.equal(torch.cat([one["frame_numbers"] for one in pieces], dim=1), clip["frame_numbers"])
             for one in pieces:

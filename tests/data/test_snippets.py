@@ -17,7 +17,8 @@ def test_each_snippet_lies_around_the_middle_of_its_part(num_frames: int, count:
         middle = (part + 0.5) * num_frames / count
         expected = [min(max(int(middle) - length * stride // 2 + at * stride, 0), num_frames - 1) for at in range(length)]
         assert snippet.tolist() == expected
-    assert np.array_equal(found.reshape(-1), snippet_frames(num_frames, count * length, SnippetLayout(count, stride), KeyedStream(1)))
+    drawn = snippet_frames(num_frames, count * length, SnippetLayout(count, stride), KeyedStream(1))
+    assert np.array_equal(found.reshape(-1), drawn)
 
 
 def test_windows_are_drawn_in_training_and_spread_evenly_for_scoring() -> None:

@@ -84,7 +84,7 @@ def test_levels_go_from_dark_to_bright_on_the_disc_alone():
     assert 0.5 < still.mean() < 0.8 and change[still].max() == 0 and (change[~still] > 0).all()
     brightness = pictures[:, ~still].mean(axis=(1, 2))
     assert (np.diff(brightness) > 10).all()
-    assert pictures[0][still].std() > 20  # a texture, not a plain colour
+    assert pictures[0][still].std() > 10  # a texture, not a plain colour
 
 
 def test_clips_take_turns_and_depend_on_seed_and_number_alone():

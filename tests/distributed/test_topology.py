@@ -58,6 +58,14 @@ def test_node_traffic_is_that_of_the_ring_and_of_the_hand_over(
         if grid.rank(stage, (replica + 1) % grid.replicas) // grid.ranks_per_node != node:
             sent[node] += gradients[stage] * 2 * (grid.replicas - 1) / grid.replicas
     assert node_traffic(grid, handed_on, gradients) == pytest.approx(sent)
+    pairs = {(stage, stage + 1): size for stage, size in enumerate(handed_on)}
+    assert node_traffic(grid, pairs, gradients) == pytest.approx(sent)
+
+
+def test_stages_that_exchange_over_others_are_counted_straight() -> None:
+    """Four stages on two nodes of two ranks: what the first and the last send each other crosses once either way."""
+    grid = StageGrid(4, 1, 2, True)
+    assert node_traffic(grid, {(0, 3): 10.0, (0, 1): 100.0}, [0.0] * 4) == [5.0, 5.0]
 
 
 def test_the_layout_follows_the_traffic() -> None:

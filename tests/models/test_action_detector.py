@@ -92,6 +92,30 @@ def test_every_parameter_gets_a_gradient_and_no_stage_learns_through_the_next_on
     assert all(parameter.grad is None or not parameter.grad.any() for parameter in first.parameters())
 
 
+def test_no_gradient_flows_through_where_intervals_lie() -> None:
+    model = detector(proposals=1.0)
+    unpacked(model(features(1))).intervals.sum().backward()
+    assert all(parameter.grad is None or not parameter.grad.any() for parameter in model.parameters())
+
+
+def test_one_lstm_reads_from_the_first_bin_on_and_the_other_from_the_last() -> None:
+    model = detector().eval()
+    enhance = model.get_submodule("detector.enhance")
+    seen: dict[str, Tensor] = {}
+    enhance.get_submodule("enter").register_forward_hook(lambda _, given, out: seen.update(enter=out))
+    for name in ("after_forwards", "after_backwards"):
+        part = enhance.get_submodule(name)
+        part.register_forward_hook(lambda _, given, out, name=name: seen.update({name: given[0]}))
+    model(features(1))
+    for name, order in (("forwards", range(16)), ("backwards", range(15, -1, -1))):
+        state, expected = None, {}
+        for at in order:
+            out, state = enhance.get_submodule(name)(seen["enter"][:, None, :, at], state)
+            expected[at] = out[:, 0]
+        slow = torch.stack([expected[at] for at in range(16)], dim=2)
+        torch.testing.assert_close(seen[f"after_{name}"], slow)
+
+
 def test_both_halves_of_the_video_are_known_everywhere() -> None:
     model = detector().eval()
     one = features(1)

@@ -53,6 +53,19 @@ def test_tensors_of_two_batches_are_no_state():
         State({"one": torch.zeros(2, 1), "two": torch.zeros(3, 1)})
 
 
+def test_in_bf16_a_convolution_looks_back_as_in_the_whole():
+    torch.manual_seed(1)
+    module, video = TemporalConvolution(4, 4, 1, taps=3), torch.randn(2, 4, 6, 5, 5)
+    seen = video[:, :, :3].bfloat16()  # as a layer under autocast hands it on
+    with torch.autocast("cpu", torch.bfloat16):
+        whole, ours = module(video), module.onwards(video[:, :, 3:], seen)
+    assert ours.dtype == torch.bfloat16
+    torch.testing.assert_close(ours, whole[:, :, 3:], rtol=0.02, atol=0.02)
+    (one,) = torch.autograd.grad(ours.float().square().sum(), module.weight, retain_graph=True)
+    (two,) = torch.autograd.grad(whole[:, :, 3:].float().square().sum(), module.weight)
+    torch.testing.assert_close(one, two, rtol=0.05, atol=0.3)
+
+
 POOLS = {"max": F.adaptive_max_pool3d, "avg": F.adaptive_avg_pool3d}
 
 
@@ -139,6 +152,12 @@ def test_a_convolution_looks_back_at_kept_frames_as_at_those_of_the_whole(
         mine, theirs = (torch.autograd.grad(out.square().sum(), inputs) for out in (ours, whole))
         for one, two in zip(mine, theirs, strict=True):
             torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-9)
+        (alone,) = torch.autograd.grad(module.onwards(part, seen.detach()).square().sum(), part)
+        assert torch.equal(alone, mine[0])
+        module.weight.requires_grad_(False)
+        (alone,) = torch.autograd.grad(module.onwards(part, seen.detach()).square().sum(), part)
+        torch.testing.assert_close(alone, mine[0], rtol=1e-11, atol=1e-11)
+        module.weight.requires_grad_(True)
 
 
 PAIRS = [

@@ -66,6 +66,11 @@ def test_the_span_counts_the_clips_and_images_of_all_ranks_that_share_a_statisti
     assert values_of(KINETICS, 12, recipe)["batch_norm_span"] == span
 
 
+def test_units_take_their_statistics_over_one_frame_of_each_clip() -> None:
+    values = values_of(KINETICS, 12, {"global_batch": 192, "micro_batch": 8}, method={"name": "skip_sideways"})
+    assert values["batch_norm_span"] == {"clips": 8, "images": 8}
+
+
 @pytest.mark.parametrize(
     ("recipe", "end"),
     [

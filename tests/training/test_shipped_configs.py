@@ -15,7 +15,7 @@ from tests.conftest import run_hpcvideo
 
 CLIPS = {
     "kinetics400": 240_436, "kinetics600": 370_582, "something_v2": 168_913, "jester": 118_562, "ucf101": 9_537,
-    "hmdb51": 3_570, "charades": 7_985, "demo": 1_600,
+    "hmdb51": 3_570, "charades": 7_985, "demo": 1_600, "activitynet": 9_649, "thumos14": 200,
 }  # fmt: skip
 """Training videos to assume where the set is not at hand: the published sizes, of UCF101 and HMDB51 of split 1, of
 Kinetics-600 as FiftyOne's page on it lists them."""
@@ -67,8 +67,10 @@ def test_each_scale_that_was_asked_for_is_there() -> None:
 @pytest.mark.parametrize("name", ["skip_sideways_r50_32f_summit_256x6", "delayed_r50_64f_summit_256x6"])
 def test_the_largest_run_on_units_is_drawn_rank_by_rank_with_two_whole_replicas_a_node(name: str, tmp_path: Path) -> None:
     drawing = tmp_path / "placement.svg"
-    run_hpcvideo("train", f"kinetics400/{name}", "--dry-run", "--ranks", "1536", "--ranks-per-node", "6", "--samples",
-                 str(CLIPS["kinetics400"]), "--run", tmp_path / "run", "--placement", drawing)  # fmt: skip
+    scale = ("--ranks", "1536", "--ranks-per-node", "6", "--samples", str(CLIPS["kinetics400"]))
+    options = ("--dry-run", *scale, "--run", tmp_path / "run", "--placement", drawing)
+    answer = run_hpcvideo("train", f"kinetics400/{name}", *options)
+    assert "units: 3 stages x 512 replicas, neighbouring ranks hold neighbouring stages" in answer.stdout
     told = re.findall(r"<title>rank (\d+): stage (\d) of replica (\d+)</title>", drawing.read_text())
     assert [tuple(map(int, words)) for words in told] == [(rank, rank % 3, rank // 3) for rank in range(1536)]
     config = load_config(f"kinetics400/{name}")

@@ -12,10 +12,12 @@ import pytest
 import torch
 import yaml
 
+from hpcvideo.cli.evaluate_output import ScoreFiles
 from hpcvideo.config import RunConfig
 from hpcvideo.config.load import parse_config
 from hpcvideo.data.feature_file import resized
 from hpcvideo.errors import InputError, OperationFailed
+from hpcvideo.methods.batch_split import split_over
 from hpcvideo.methods.protocol import BatchShare
 from hpcvideo.models import create_model
 from hpcvideo.models.normalisation import normalise_clips
@@ -24,9 +26,13 @@ from hpcvideo.shards import ShardSet
 from hpcvideo.shards.format import Encoding
 from hpcvideo.shards.inputs.video_clips import look_through
 from hpcvideo.tasks import create_task
+from hpcvideo.tasks.detection.detection_files import read_ground_truth, read_results
+from hpcvideo.tasks.detection.detection_scores import score_detections
+from hpcvideo.tasks.detection.tiou import tiou_thresholds
 from hpcvideo.training.build import make_loader
 from hpcvideo.training.check import check_names
 from hpcvideo.training.predict import predict_file, stored_encoding
+from hpcvideo.training.stages import plan_stages
 from hpcvideo.training.trained_model import TrainedModel, load_trained_model
 from tests.conftest import run_hpcvideo
 from tests.training.untrimmed import NAMES, SNIPPETS, config_values, write_run, write_sets
@@ -154,7 +160,7 @@ def test_features_are_brought_to_a_number_of_bins_by_the_mean_of_the_line_throug
     np.testing.assert_allclose(resized(features, bins), brute, atol=2e-5)
 
 
-def test_a_detector_trains_on_frames_by_sampled_gradients_and_on_features(folder: Path, tmp_path: Path) -> None:
+def test_a_detector_trains_on_frames_by_sampled_gradients(folder: Path, tmp_path: Path) -> None:
     values = config_values(folder)
     (tmp_path / "frames.yaml").write_text(yaml.safe_dump(values))
     run_hpcvideo("train", tmp_path / "frames.yaml", "--run", tmp_path / "frames", ranks=2)
@@ -162,10 +168,14 @@ def test_a_detector_trains_on_frames_by_sampled_gradients_and_on_features(folder
     scored = next(event for event in events if event["event"] == "evaluation")
     assert 0 <= scored["metrics"]["average_map"] <= 1 and scored["clips"] == 3
     started = next(event for event in events if event["event"] == "start")
-    assert started["method"]["sampled_snippets"] == 4
-    features = tmp_path / "features.h5"
+    assert started["sampled_snippets"] == 4
+
+
+@pytest.mark.faults
+def test_a_detector_trains_on_features(folder: Path, tmp_path: Path) -> None:
+    values, features = config_values(folder), tmp_path / "features.h5"
     sets = folder / "training", folder / "validation"
-    run_hpcvideo("features", "extract", tmp_path / "frames", *sets, "--out", features)
+    run_hpcvideo("features", "extract", folder / "untrimmed", *sets, "--out", features)
     values["name"], values["method"] = "features", {"name": "end_to_end"}
     values["model"] = {"name": "etad_features", "frames": SNIPPETS, "options": {"channels": 64}}
     values["data"] = {**values["data"], "features": str(features), "sampling": {}}
@@ -182,9 +192,16 @@ def test_a_detector_trains_on_frames_by_sampled_gradients_and_on_features(folder
         ({"data": {"sampling": {"kind": "snippets", "snippets": 4}}}, "make them equal"),
         ({"data": {"sampling": {"kind": "segments"}}}, "data.sampling.snippets = None"),
         ({"task": {"bins": 16}}, "task.bins = 16"),
+        ({"data": {"sampling": {"kind": "snippets", "snippets": 8, "snippet_window": 40}}}, "set task.span: window"),
         ({"data": {"features": "features.h5"}}, "reads frames"),
         ({"model": {"name": "tsm_resnet18", "options": {}}, "method": {"name": "end_to_end"}}, "reads one clip"),
-        ({"model": {"name": "etad_features", "frames": 8, "options": {}}, "method": {"name": "end_to_end"}}, "names no file"),
+        (
+            {
+                "model": {"name": "etad_features", "frames": 8, "options": {}}, "method": {"name": "end_to_end"},
+                "data": {"sampling": {}},
+            },
+            "names no file",
+        ),
     ],
 )
 def test_configs_whose_parts_disagree_are_refused(folder: Path, changes: dict[str, Any], says: str) -> None:
@@ -193,3 +210,32 @@ def test_configs_whose_parts_disagree_are_refused(folder: Path, changes: dict[st
         values[section] = {**values[section], **change} if section != "method" else change
     with pytest.raises(InputError, match=says):
         check_names(parse_config(values, "test"))
+
+
+def test_the_file_of_a_runs_detections_scores_as_the_run_does(folder: Path) -> None:
+    out = folder / "found.json"
+    told = json.loads(run_hpcvideo("evaluate", folder / "untrimmed", "--detections", out, "--json").stdout)
+    written = json.loads(out.read_text())["results"]
+    assert sorted(written) == [f"validation_{number:05d}" for number in range(3)]
+    truth = read_ground_truth(folder / "actions.json", "validation")
+    found = read_results(out, truth)
+    tious = tiou_thresholds("0.5:0.95:0.05")
+    scores = score_detections(truth.instances, found.predictions, truth.label_names, tious)
+    assert scores.average_map == pytest.approx(told["metrics"]["average_map"], abs=1e-6)
+    assert scores.average_map > 0
+    with pytest.raises(InputError, match=r"written as \.json"):
+        ScoreFiles(None, None, None, detections=folder / "found.csv").check()
+
+
+def test_a_dry_run_counts_the_passes_that_the_method_makes(folder: Path) -> None:
+    def counted(**method: Any) -> Any:
+        values = config_values(folder) | {"method": method}
+        config = parse_config(values, "test")
+        return plan_stages(config, split_over(config, 1), 1).stages[0]
+
+    none, half, whole = (counted(name="sampled_gradients", ratio=ratio, chunk=2) for ratio in (0, 0.5, 1))
+    plain = counted(name="end_to_end")
+    assert 2 * half.flops == none.flops + whole.flops
+    assert none.flops < plain.flops < whole.flops
+    assert half.activation_bytes == whole.activation_bytes < plain.activation_bytes
+    assert half.parameter_count == plain.parameter_count

@@ -28,10 +28,10 @@ class CarriedStates:
 
     def before(self, micro: int, piece: Mapping[str, Any]) -> CarriedState:
         """The state for this piece: that of its videos' last fragment, or the first one."""
-        samples, state = self._held.get(micro, (None, None))
-        if piece["piece"] == 0 or state is None or not torch.equal(samples, piece["samples"]):
+        held = self._held.get(micro)
+        if piece["piece"] == 0 or held is None or not torch.equal(held[0], piece["samples"]):
             return self.network.first_state()
-        return state
+        return held[1]
 
     def keep(self, micro: int, piece: Mapping[str, Any], state: CarriedState) -> None:
         """`state` is what this piece left; after a video's last one nothing is kept."""
@@ -65,7 +65,7 @@ class CarriedStates:
         if sorted(places) != list(range(len(places))) or len(whole[_SAMPLES]) < rows.stop:
             raise InputError(
                 f"the checkpoint holds the carried features of {len(whole[_SAMPLES])} clips in the middle of their videos, "
-                f"but this rank trains on number {rows.start} to {rows.stop - 1}; use the config that the run was started with"
+                f"but this rank trains on number {rows.start} to {rows.stop - 1}; use the config that the run started with"
             )
         for micro, first in enumerate(range(rows.start, rows.stop, micro_batch)):
             own = {name: tensor[first : first + micro_batch] for name, tensor in whole.items()}

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 LastFragment = Literal["keep", "join", "drop"]
-"""What becomes of frames at the end that do not fill a fragment: a shorter fragment of their own, part of the fragment before
-(which grows), or nothing."""
+"""What becomes of frames at the end that do not fill a fragment: a shorter fragment of their own, part of the fragment
+before (which grows), or nothing."""
 
 Cut = tuple[int, int]
 """A fragment's new frames: [first, end) of the clip's."""
@@ -30,8 +30,10 @@ def cut_clip(frames: int, fragment_frames: int, overlap: int, last: LastFragment
     Raises ValueError unless 0 <= overlap < fragment_frames and frames >= 1.
     """
     if not 0 <= overlap < fragment_frames or frames < 1:
-        raise ValueError(f"{frames} frames in fragments of {fragment_frames} that overlap by {overlap}: expected 0 <= overlap "
-                         "< fragment_frames and at least 1 frame")  # fmt: skip
+        raise ValueError(
+            f"{frames} frames in fragments of {fragment_frames} that overlap by {overlap}: expected 0 <= overlap < "
+            "fragment_frames and at least 1 frame"
+        )
     step = fragment_frames - overlap
     ends = [min(fragment_frames, frames), *range(fragment_frames + step, frames + 1, step)]
     rest = frames - ends[-1]
@@ -57,12 +59,14 @@ class ClipCuts:
     """How a method wants its clips delivered: fragment by fragment.
 
     by_epoch: the fragments of training clips in each epoch of a rotation. in_evaluation: those of scored clips; None where
-    these are scored whole. an_update_each: whether every fragment is a step of the trainer, else a clip's are one step.
+    these are scored whole. combination: what is made of a scored clip, in words. an_update_each: whether every fragment is a
+    step of the trainer, else a clip's are one step.
     """
 
     by_epoch: tuple[tuple[Cut, ...], ...]
     in_evaluation: tuple[Cut, ...] | None = None
     an_update_each: bool = False
+    combination: str = ""
 
     @property
     def updates_per_clip(self) -> int:

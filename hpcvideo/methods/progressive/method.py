@@ -158,7 +158,7 @@ class Progressive:
         with clock.phase("backward"):
             if last:
                 self._exchange.expect()
-            (loss * self._scale if self._loss_scale is not None else loss).backward()  # type: ignore[no-untyped-call]
+            (loss * self._scale if self._loss_scale is not None else loss).backward()
         if last:
             with clock.phase("communication_exposed"):
                 self._exchange.finish()

@@ -9,7 +9,7 @@ from hpcvideo.methods.progressive.network import FragmentNetwork
 
 
 def plan_cuts(options: ProgressiveOptions, network: FragmentNetwork, frames: int) -> ClipCuts:
-    """The fragments of clips of `frames` frames. Raises InputError where the network cannot read fragments of that length."""
+    """The fragments of clips of `frames` frames. Raises InputError where the network cannot read fragments so long."""
     overlap = network.overlap if options.overlap is None else options.overlap
     lengths = options.lengths
     if min(lengths) <= overlap:
@@ -26,7 +26,10 @@ def plan_cuts(options: ProgressiveOptions, network: FragmentNetwork, frames: int
                 f"method.fragment_frames: fragments with {odd[0]} new frames (overlap {overlap}), but this network takes "
                 f"multiples of {multiple}"
             )
-    in_evaluation = None
-    if options.evaluation != "whole":
-        in_evaluation = cut_clip(frames, lengths[0], overlap, options.last_fragment)
-    return ClipCuts(by_epoch, in_evaluation, options.update == "fragment")
+    each = options.update == "fragment"
+    if options.evaluation == "whole":
+        bins = options.evaluation_bins
+        return ClipCuts(by_epoch, None, each, f"mean over {bins} spans" if bins > 1 else "")
+    in_evaluation = cut_clip(frames, lengths[0], overlap, options.last_fragment)
+    words = "last of" if options.evaluation == "last" else f"{options.evaluation} over"
+    return ClipCuts(by_epoch, in_evaluation, each, f"{words} {len(in_evaluation)} fragments")

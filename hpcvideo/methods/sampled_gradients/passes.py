@@ -37,8 +37,19 @@ def encode_in_chunks(encode: Encode, read: Read, rows: Tensor, chunk: int, keys:
     keys: int64 [rows] where the encoder draws random numbers (dropout): each snippet then goes alone, torch's generator
     seeded by its key, so that its draws are the same whenever and with whomever it is encoded.
     """
+    found: Tensor | None = None
+    done = 0
     with torch.no_grad():
-        return torch.cat([_encode(encode, read(part), part_keys) for part, part_keys in _parts(rows, keys, chunk)])
+        for part, part_keys in _parts(rows, keys, chunk):
+            features = _encode(encode, read(part), part_keys)
+            if found is None:
+                # One piece of memory for all: small pieces kept between large ones that go would scatter the heap.
+                found = features.new_empty(len(rows), features.shape[1])
+            found[done : done + len(part)] = features
+            done += len(part)
+    if found is None:
+        raise ValueError("no rows: there is nothing to encode")
+    return found
 
 
 def backward_in_chunks(

@@ -90,8 +90,8 @@ class Exchange:
         all of the step before has come and left, so that no rank is more than a step ahead of what it exchanges."""
         self.finish()
         if self._batched and (self._sending or self._receiving):
-            posts = [(dist.irecv, channel, tensor) for channel, tensor, _ in self._receiving]
-            posts += [(dist.isend, channel, tensor) for channel, tensor, _ in self._sending]
+            posts: list[tuple[Any, Channel, Tensor]] = [(dist.irecv, *one[:2]) for one in self._receiving]
+            posts += [(dist.isend, *one[:2]) for one in self._sending]
             posts.sort(key=lambda post: _order(post[1]))
             operations = [
                 dist.P2POp(way, tensor, channel.peer, self._group, channel.tag) for way, channel, tensor in posts

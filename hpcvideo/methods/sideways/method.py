@@ -24,13 +24,15 @@ from hpcvideo.methods.precision import computing_in
 from hpcvideo.methods.protocol import BatchShare, Holders, MethodParts, StepResult
 from hpcvideo.methods.sideways.exchange import Exchange
 from hpcvideo.methods.sideways.executor import Executor
-from hpcvideo.methods.sideways.feed import Feed, Piece, frame_of
+from hpcvideo.methods.sideways.feed import Feed, frame_of
 from hpcvideo.methods.sideways.graph import UnitGraph
 from hpcvideo.methods.sideways.live import LiveClock, steps_to_learn
 from hpcvideo.methods.sideways.network_check import draws_again, rule_of, unit_network_of
 from hpcvideo.methods.sideways.plan import channels_of, unit_shapes
+from hpcvideo.methods.sideways.reading import Reader
 from hpcvideo.methods.sideways.schedule import ClipSchedule
 from hpcvideo.methods.sideways.stage_plan import plan_units
+from hpcvideo.methods.sideways.step_loss import StepLoss
 from hpcvideo.methods.sideways.streams import Streams, holder_label
 from hpcvideo.methods.sideways.under_way import load_under_way, under_way_state
 from hpcvideo.methods.sideways.unit_state import Owned, load_units_optimizer_state, units_optimizer_state
@@ -54,7 +56,7 @@ class Sideways:
 
     def __init__(self, parts: MethodParts, method: str, options: SidewaysOptions | DelayedOptions) -> None:
         network = unit_network_of(parts.model, method)
-        self._task, self._split, self._device, self._seed = parts.task, parts.split, parts.device, parts.seed
+        self._split, self._device, self._seed = parts.split, parts.device, parts.seed
         self._options = options
         self._template = copy.deepcopy(network).to("meta")
         self.plan = self._decide(parts, method, network)
@@ -62,7 +64,6 @@ class Sideways:
         self.placement = {name: number for number, stage in enumerate(self.plan.stages) for name in stage.layers}
         self._graph = UnitGraph(network.inlets)
         self._schedule = ClipSchedule(self._graph, network.frames, options.boundary, rule_of(options))
-        self._reading = ClipSchedule(self._graph, network.frames, rule="forward")
 
         rank = parts.place.rank
         self._rank, self._stage_number, self._replica = rank, self._grid.stage(rank), self._grid.replica(rank)
@@ -96,9 +97,9 @@ class Sideways:
             parts.device.torch_device, parts.mixup, parts.task.future_frames > 0,
         )  # fmt: skip
         self._executor = self._make_executor(self._schedule, parts.split.micro_batch, parts.clip_shape[2:])
-        self._readers: dict[tuple[int, ...], Executor] = {}
-        # Labels of this clip and, in a stream, of the one before it, which the top unit's frames may still be of.
-        self._pieces: list[Piece] = []
+        every_step = parts.task.future_frames > 0
+        self._reader = Reader(self._graph, network.frames, self._feed, self._make_executor, every_step)
+        self._loss = StepLoss(parts.task, self._schedule)
         self._micro = 0
         self._live = None
         if parts.live is not None:
@@ -116,11 +117,10 @@ class Sideways:
         if self._options.balance == "measured" and parts.place.rank == 0:
             frame = (parts.split.micro_batch, *parts.clip_shape[1:])
             seconds = time_units(network, frame, parts.device, computing_in(parts.precision, parts.device))
-        decided = [seconds, parts.place.local_world_size]
+        decided: list[Any] = [seconds, parts.place.local_world_size]
         dist.broadcast_object_list(decided)
-        seconds, ranks_per_node = decided
         return plan_units(
-            method, self._options, self._template, parts.clip_shape, parts.split, ranks_per_node, seconds=seconds
+            method, self._options, self._template, parts.clip_shape, parts.split, decided[1], seconds=decided[0]
         )
 
     @property
@@ -142,6 +142,7 @@ class Sideways:
             "steps_per_clip": self._schedule.steps,
             "gradients_per_clip": {name: len(self._schedule.gradient_steps(name)) for name in self._graph.units},
             "receptive_frames": self._graph.receptive_frames,
+            "steps_to_learn": steps_to_learn(self._graph, self._schedule.rule),
             "statistics_bytes": sum(one.nbytes for one in self._averages()),
         }
 
@@ -163,8 +164,7 @@ class Sideways:
                 piece = self._feed.deal(given)
             with clock.phase("to_device"):
                 piece = self._feed.place(piece, mixup_key(self._seed, step, place))
-            labels = piece if self._task.future_frames else {key: value for key, value in piece.items() if key != "clips"}
-            self._pieces = [labels, *self._pieces][: 2 if self._schedule.streams else 1]
+            self._loss.begin_clip(piece)
             self._executor.begin_clip()
             seed = forward_key(self._seed, step, place)
             for number in range(1, self._schedule.steps + 1):
@@ -173,7 +173,7 @@ class Sideways:
                         self._live.arrive()
                 with clock.phase("to_device"):
                     frame = frame_of(piece, self._schedule.frame(number))
-                loss = self._executor.step(number, frame, partial(self._loss, number), seed, clock)
+                loss = self._executor.step(number, frame, partial(self._loss.of_step, number), seed, clock)
                 losses += [] if loss is None else [loss]
                 if self._live is not None:
                     self._live.updated()
@@ -183,20 +183,6 @@ class Sideways:
                 self._averaged.update()
         with clock.phase("communication_exposed"):
             return self._share_result(losses)
-
-    def _loss(self, step: int, outputs: Tensor, ago: int) -> Tensor:
-        """Of the top unit's output of a step, which belongs to the clip that its newest frame is of."""
-        frames = self._schedule.frames
-        newest = step + ago * frames - self._graph.shortest(self._graph.top) + 1
-        if newest > frames and self._schedule.boundary == "continuous":
-            ago, newest = ago - 1, newest - frames
-        piece = self._pieces[ago]
-        if not self._task.future_frames:
-            return self._task.loss(outputs, piece)
-        # Of a clip up to the frame to predict that is the last one. A clip that is drained holds its last frame.
-        end = min(newest, frames) + self._task.future_frames
-        seen = {key: piece[key][:, :end] for key in ("clips", "frame_numbers")}
-        return self._task.loss(outputs.unsqueeze(1), {**piece, **seen})
 
     def _after_gradient(self, worker: UnitWorker, step: int, ago: int) -> None:
         """Update the unit where its cycle is complete: its every n-th gradient of a clip, and the last one."""
@@ -235,25 +221,7 @@ class Sideways:
     @torch.no_grad()
     def evaluate(self, batch: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any]] | None:
         self._own.eval()
-        return self._read(batch)
-
-    def _read(self, batch: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any]] | None:
-        """The outputs of all steps whose frames are all the clip's, in the mode in which the units are: their mean, or,
-        where they are frames, all of them, [batch, steps, ...]."""
-        piece = self._feed.place(self._feed.deal(batch, all_shapes=True))
-        shape: tuple[int, ...] = piece["shape"]
-        if shape not in self._readers:
-            self._readers[shape] = self._make_executor(self._reading, shape[0], shape[-2:])
-        reader = self._readers[shape]
-        reader.begin_clip()
-        kept: list[Tensor] = []  # one sum, or all
-        every = self._task.future_frames > 0
-        for number in range(1, self._reading.steps + 1):
-            frame = frame_of(piece, self._reading.frame(number))
-            reader.step(number, frame, output=lambda out: kept.append(kept.pop() + out if kept and not every else out))
-        if not kept:
-            return None
-        return torch.stack(kept, dim=1) if every else kept[0] / len(self._reading.output_steps), piece
+        return self._reader.read(batch)
 
     def averaged_weights(self) -> AbstractContextManager[bool]:
         return in_place_of_trained(self._averaged)
@@ -268,7 +236,7 @@ class Sideways:
     def measure_statistics(self, micro_batches: Iterator[Mapping[str, Any]]) -> None:
         with measured_statistics(self._own, partial(total, device=self._device, group=self._replicas)):
             for piece in micro_batches:
-                self._read(piece)
+                self._reader.read(piece)
 
     def weights(self) -> dict[str, Tensor]:
         return dict(self._own.state_dict())
@@ -280,7 +248,7 @@ class Sideways:
         # What is under way differs from replica to replica, the averages do not.
         first = not self._schedule.streams or self._replica == 0
         state = self._averaged.state() if self._averaged is not None and first else {}
-        pieces = self._pieces if self._graph.top in self._workers else ()
+        pieces = self._loss.pieces if self._graph.top in self._workers else ()
         return state | under_way_state(self._executor, self._replica, pieces)
 
     def holders(self, part: str) -> Holders:
@@ -303,7 +271,7 @@ class Sideways:
         device = self._device.torch_device
         now = Streams(self._grid.replicas, self._split.micro_batch)
         drawn = draws_again(self._template, self._schedule.rule)
-        self._pieces = load_under_way(self._executor, self._replica, now, extra, device, drawn)
+        self._loss.pieces = load_under_way(self._executor, self._replica, now, extra, device, drawn)
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         load_model_state(self._template, weights)

@@ -29,8 +29,8 @@ def time_units(
     frame of shape [batch, 3, height, width].
 
     The least of five rounds over all units after one that is not timed: what disturbs a machine only slows it. On one thread
-    of a CPU it is processor time, to which other processes add little. computing: as for UnitWorker. Network and random draws
-    are left as they are: a copy is timed, with random messages.
+    of a CPU it is processor time, to which other processes add little. computing: as for UnitWorker. Network and random
+    draws are left as they are: a copy is timed, with random messages.
     """
     trial = copy.deepcopy(network).to(device.torch_device).train()
     shapes = {FRAMES: tuple(frame), **unit_shapes(copy.deepcopy(network).to("meta"), frame)}

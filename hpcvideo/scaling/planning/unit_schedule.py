@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -20,7 +20,7 @@ from hpcvideo.methods.sideways.unit_times import counted_loads
 from hpcvideo.models import create_model
 from hpcvideo.scaling.model.estimate import Values
 from hpcvideo.scaling.model.pipeline_simulation import handover_seconds
-from hpcvideo.scaling.model.sideways_simulation import UnitTimes, simulate_sideways
+from hpcvideo.scaling.model.sideways_simulation import SidewaysRun, UnitTimes, simulate_sideways
 from hpcvideo.scaling.model.step import exchanges_by_gloo
 from hpcvideo.scaling.model.system import System
 from hpcvideo.scaling.planning.scales import check_system
@@ -28,8 +28,25 @@ from hpcvideo.scaling.planning.timeline import sideways_timeline, timeline_svg
 from hpcvideo.tasks import create_task
 
 
-def unit_schedule_svg(config: RunConfig, system: System, nodes: int, ranks_per_node: int) -> str:
-    """One clip through the units of a replica, at the system's likely numbers; rows are ranks with the units they compute.
+@dataclass(frozen=True)
+class UnitClip:
+    """One clip through the units of a replica. run: its schedule with times. held: in words, the units of each rank."""
+
+    title: str
+    run: SidewaysRun
+    held: tuple[str, ...]
+
+
+def unit_schedule_svg(clip: UnitClip) -> str:
+    """The clip as a drawing; rows are ranks with the units that they compute."""
+    drawn = sideways_timeline(clip.run, clip.title)
+    rows = tuple(f"{row}: {held}" for row, held in zip(drawn.rows, clip.held, strict=True))
+    subtitle = f"{drawn.subtitle}; times from counted operations and bytes alone"
+    return timeline_svg(replace(drawn, rows=rows, subtitle=subtitle))
+
+
+def simulate_units(config: RunConfig, system: System, nodes: int, ranks_per_node: int) -> UnitClip:
+    """One clip at the system's likely numbers.
 
     The schedule and the placement are those of training. Times are rough: each unit's counted operations at the speed that
     the system's kernels reach, and its messages' bytes over its links; no memory traffic, launches, or updates. Raises
@@ -56,10 +73,8 @@ def unit_schedule_svg(config: RunConfig, system: System, nodes: int, ranks_per_n
     times = _times(costs, schedule, config.recipe.precision != "fp32", same_node, values)
     run = simulate_sideways(schedule, times, placement, batched=not exchanges_by_gloo(values))
     title = f"{config.name}: {split.micro_batch} clips at once through {len(costs)} units, method {name}"
-    drawn = sideways_timeline(run, title)
-    rows = tuple(f"{row}: {_held(list(network.inlets), placement, rank)}" for rank, row in enumerate(drawn.rows))
-    subtitle = f"{drawn.subtitle}; times from counted operations and bytes alone"
-    return timeline_svg(replace(drawn, rows=rows, subtitle=subtitle))
+    held = tuple(_held(list(network.inlets), placement, rank) for rank in range(options.stages))
+    return UnitClip(title, run, held)
 
 
 def _times(

@@ -21,8 +21,8 @@ from hpcvideo.shards.inputs.pixels import frame_to_jpeg
 
 @dataclass(frozen=True)
 class VideoFile:
-    """A file that was decoded once from end to end. num_frames: those that a shard set would store; seconds float64
-    [num_frames]: when each is shown, from the first one on; fps and duration (seconds) of the file; file_frames: all of it."""
+    """A file that was decoded once from end to end. num_frames: those that a shard set would store, of file_frames in all.
+    seconds float64 [num_frames]: when each of them is shown, from the first one on. fps, duration (seconds): of the file."""
 
     path: Path
     num_frames: int

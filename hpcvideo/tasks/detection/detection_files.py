@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from hpcvideo.errors import InputError
+from hpcvideo.errors import InputError, OperationFailed
 from hpcvideo.tasks.detection.average_precision import Instances, Predictions
 
 _PREFIX = "v_"
@@ -150,6 +151,24 @@ def read_results(path: Path, truth: GroundTruth) -> Results:
     if classless:
         warnings.append(f"detections of classes without any action here, which no mean counts: {classless}")
     return Results(Predictions(*columns.arrays()), (*truth.notes, *warnings))
+
+
+def write_results(path: Path, found: Mapping[str, Tensor], label_names: Sequence[str]) -> None:
+    """Write detections, id -> float64 [n, 4] of begin and end in seconds, score and label, as `read_results` reads them.
+
+    Raises OperationFailed where the file cannot be written.
+    """
+    results = {
+        video: [
+            {"label": label_names[int(label)], "score": score, "segment": [begin, end]}
+            for begin, end, score, label in detections.tolist()
+        ]
+        for video, detections in found.items()
+    }
+    try:
+        path.write_text(json.dumps({"results": results}, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OperationFailed(f"{path}: {error.strerror}") from error
 
 
 def _read(path: Path) -> Any:

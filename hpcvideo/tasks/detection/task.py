@@ -186,9 +186,18 @@ class Detection(BaseModel):
             raise InputError("no video of the validation set has an action, so there is no mAP; build it with annotations")
         return score_detections(instances, predictions, names, self.thresholds, scale)
 
+    def detections_of(self, rows: Tensor) -> list[Tensor]:
+        """What `detections` found, float64 [found, 4] a video, from `rows` of the videos."""
+        table = rows[:, 1 : 1 + self._detection_numbers].unflatten(1, (-1, _DETECTION))
+        return [found[found[:, -1] >= 0] for found in table]
+
+    @property
+    def _detection_numbers(self) -> int:
+        return _DETECTION * self.most * min(self.top_classes, self.num_classes)
+
     def _tables(self, rows: Tensor) -> tuple[Instances, Predictions]:
         seconds = rows[:, 0].numpy()
-        width = _DETECTION * self.most * min(self.top_classes, self.num_classes)
+        width = self._detection_numbers
         found = rows[:, 1 : 1 + width].unflatten(1, (-1, _DETECTION)).numpy()
         truth = rows[:, 1 + width :].unflatten(1, (-1, _ACTION)).numpy()
         at, place = np.nonzero((truth[..., -1] >= 0) & (truth[..., 1] > truth[..., 0]))

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from hpcvideo.errors import InputError
+from hpcvideo.tasks.detection.video_names import video_name
 
 
 @dataclass(frozen=True)
 class VideoClassScores:
-    """classes: names in the order of each video's scores, float32 [classes]; videos are found with and without `v_`."""
+    """classes: names in the order of each video's scores, float32 [classes]; videos are found by id, or its `video_name`
+    with and without `v_`."""
 
     path: Path
     classes: tuple[str, ...]
@@ -24,7 +26,8 @@ class VideoClassScores:
 
     def of(self, video: str) -> Tensor:
         """The scores of a video, float32 [classes]. Raises InputError where the file has none."""
-        for name in (video, video.removeprefix("v_"), f"v_{video}"):
+        plain = video_name(video)
+        for name in (video, plain, plain.removeprefix("v_"), f"v_{plain}"):
             if name in self.by_video:
                 return self.by_video[name]
         raise InputError(f"{self.path}: no class scores of video {video!r}; it has {len(self.by_video)} videos")

@@ -46,8 +46,9 @@ def train(folder: Path) -> None:
         for name, options in CASES.items():
             net = tiny()
             method = make_method(
-                (place, device), net, "progressive", {"fragment_frames": 4, **options}, batch=CLIPS, frames=FRAMES, recipe=PLAIN
-            )
+                (place, device), net, "progressive", {"fragment_frames": 4, **options}, batch=CLIPS, frames=FRAMES,
+                recipe=PLAIN,
+            )  # fmt: skip
             counts, number = [], 0
             for seed in range(2):
                 share = list(micro_batches(videos(CLIPS, FRAMES, seed), place.world_size))[place.rank]

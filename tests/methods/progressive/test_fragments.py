@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
@@ -29,7 +31,7 @@ def test_fragments_follow_each_other_without_gaps(frames: int, length: int, data
     overlap = data.draw(some.integers(0, length - 1))
     for last in ("keep", "join", "drop"):
         cuts = cut_clip(frames, length, overlap, last)  # type: ignore[arg-type]
-        assert cuts[0][0] == 0 and all(one[1] == other[0] for one, other in zip(cuts, cuts[1:], strict=False))
+        assert cuts[0][0] == 0 and all(one[1] == other[0] for one, other in pairwise(cuts))
         assert all(end > first for first, end in cuts)
         sizes = [end - first for first, end in cuts]
         assert sizes[0] == min(length, frames) or (last == "join" and len(cuts) == 1)

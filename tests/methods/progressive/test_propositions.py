@@ -13,6 +13,7 @@ from torch.nn import functional
 from hpcvideo.distributed.environment import discover
 from hpcvideo.distributed.process_group import joined
 from hpcvideo.errors import InputError
+from hpcvideo.methods.progressive.carried import CarriedStates
 from hpcvideo.methods.progressive.fragments import cut_clip
 from hpcvideo.methods.progressive.scores import FragmentScores
 from hpcvideo.models.normalisation import normalise_clips
@@ -187,6 +188,18 @@ def test_a_run_that_updates_by_fragments_goes_on_in_the_middle_of_a_video(rank: 
     misplaced = {name.replace("carried/0/", "carried/7/"): tensor for name, tensor in saved[2].items()}
     with pytest.raises(InputError, match="in the middle of their videos"):
         make().load(saved[0], saved[1], misplaced)
+
+
+def test_a_state_is_used_for_the_videos_that_left_it_alone() -> None:
+    net, batch = tiny(), videos(CLIPS, FRAMES, 1)
+    states, left = CarriedStates(net), net.fragment(normalise_clips(batch["clips"][:, :4]), net.first_state())[1]
+    first, second, *_, last = pieces(batch, CUTS)
+    states.keep(0, first, left)
+    assert states.before(0, second) is left and not states.before(1, second) and not states.before(0, first)
+    other = {**second, "samples": videos(CLIPS, FRAMES, 2)["samples"]}
+    assert not states.before(0, other), "the videos between were left out"
+    states.keep(0, last, left)
+    assert not states.before(0, second) and not states.tensors(0)
 
 
 def test_updates_by_fragments_are_those_of_a_written_out_loop(rank: Rank) -> None:

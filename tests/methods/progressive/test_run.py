@@ -1,4 +1,4 @@
-"""The method under `hpcvideo train`: it goes on in the middle of a video, on other ranks too, and is scored alike after it."""
+"""The method under `hpcvideo train`: it goes on in the middle of a video, on other ranks too, and is scored alike later."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_it_goes_on_bit_for_bit_in_the_middle_of_a_video_and_is_scored_alike_aft
     path = config(**method)
     run_hpcvideo("train", path, "--run", tmp_path / "run")
     by_fragment = method is BY_FRAGMENT
-    for step in (2, 4):  # by fragment: after the second fragment of 3, and after the first one of the next videos
+    for step in (2, 4) if by_fragment else (2,):  # after the second fragment of 3, and the first one of the next videos
         carried = [name for name in state(tmp_path / "run", step) if "carried/" in name]
         assert bool(carried) == by_fragment
         resumed = killed_after(tmp_path / "run", tmp_path / f"resumed-{step}", step)
@@ -86,6 +86,8 @@ def test_it_goes_on_bit_for_bit_in_the_middle_of_a_video_and_is_scored_alike_aft
     assert logged[-1]["samples"] == (6 if by_fragment else 30)
     scored = json.loads(run_hpcvideo("evaluate", tmp_path / "run", "--json").stdout)
     assert scored["metrics"]["loss"] == pytest.approx(metrics(tmp_path / "run")["loss"], rel=1e-5)
+    other = json.loads(run_hpcvideo("evaluate", tmp_path / "run", "--json", "--fragments", "last").stdout)
+    assert other["protocol"].endswith(", last of 3 fragments") and other["metrics"]["loss"] != scored["metrics"]["loss"]
 
 
 def test_carried_features_go_on_on_another_number_of_ranks(config: Callable[..., Path], tmp_path: Path) -> None:
@@ -133,7 +135,8 @@ def test_charades_lists_train_with_labels_by_fragment_and_are_scored_by_mean_ave
     for ranks in (1, 2):
         told = json.loads(run_hpcvideo("evaluate", tmp_path / "run", "--json", ranks=ranks).stdout.strip().splitlines()[-1])
         assert told["metrics"]["mean_average_precision"] == pytest.approx(found["mean_average_precision"], rel=1e-4)
-        assert told["protocol"].endswith("max over views, mean over classes of the average precision over videos")
+        ways = "max over 3 fragments, max over views, mean over classes of the average precision over videos"
+        assert told["protocol"].endswith(ways)
     refused = run_hpcvideo("train", path, "--run", tmp_path / "no", "--set", "recipe.mixup=0.5", check=False)
     assert refused.returncode == 2 and "task multilabel has several" in refused.stderr.replace("\n", " ")
 

@@ -13,6 +13,7 @@ NOTHING = torch.zeros(2, 10)
 def test_the_number_sampled_is_the_published_one() -> None:
     assert sampled_count(128, 0.3, 4) == 40
     assert [sampled_count(128, ratio, 4) for ratio in (0.0, 0.5, 1.0)] == [0, 64, 128]
+    assert [sampled_count(128, ratio, 4) for ratio in (0.25, 0.26)] == [32, 36]
     assert sampled_count(10, 1.0, 4) == 10
     assert sampled_count(10, 0.95, 4) == 10
 

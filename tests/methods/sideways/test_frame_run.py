@@ -18,12 +18,13 @@ from tests.conftest import run_hpcvideo
 from tests.methods.sideways.test_run import half_done, state
 
 SKIPS = ["frames to head by concat"]
-METHODS: list[tuple[dict[str, Any], Any]] = [
-    ({"name": "sideways"}, "none"),
-    ({"name": "skip_sideways", "boundary": "stream", "update_every": 1}, SKIPS),
-    ({"name": "delayed"}, SKIPS),
-    ({"name": "bp"}, "none"),
-    ({"name": "unrolled"}, SKIPS),
+STREAM = {"name": "skip_sideways", "boundary": "stream", "update_every": 1}
+METHODS = [
+    pytest.param(STREAM, SKIPS, id="skip_sideways"),
+    pytest.param({"name": "bp"}, "none", id="bp"),
+    pytest.param({"name": "sideways"}, "none", id="sideways", marks=pytest.mark.faults),
+    pytest.param({"name": "delayed"}, SKIPS, id="delayed", marks=pytest.mark.faults),
+    pytest.param({"name": "unrolled"}, SKIPS, id="unrolled", marks=pytest.mark.faults),
 ]
 
 
@@ -54,7 +55,7 @@ def last_scores(run: Path) -> dict[str, float]:
     return metrics
 
 
-@pytest.mark.parametrize(("method", "skips"), METHODS, ids=lambda value: value["name"] if isinstance(value, dict) else "")
+@pytest.mark.parametrize(("method", "skips"), METHODS)
 def test_it_trains_goes_on_from_its_middle_and_is_scored_alike_afterwards(
     config: Callable[..., Path], tmp_path: Path, method: dict[str, Any], skips: Any
 ) -> None:
@@ -79,11 +80,11 @@ def test_it_trains_goes_on_from_its_middle_and_is_scored_alike_afterwards(
 
 
 def test_units_on_two_ranks_learn_the_same_bits(config: Callable[..., Path], tmp_path: Path) -> None:
-    """The top unit's rank reads frames and gets the frames to predict, the other one computes between."""
-    method, skips = METHODS[1]
-    run_hpcvideo("train", config(method, skips), "--run", tmp_path / "run")
-    placed = {**method, "stages": 2, "placement": [["enc1"], ["dec1", "head"]]}
-    run_hpcvideo("train", config(placed, skips), "--run", tmp_path / "placed", ranks=2)
+    """The top unit's rank reads no frames, but must get those to predict."""
+    alone = {**STREAM, "name": "sideways"}
+    run_hpcvideo("train", config(alone, "none"), "--run", tmp_path / "run")
+    placed = {**alone, "stages": 2, "placement": [["enc1"], ["dec1", "head"]]}
+    run_hpcvideo("train", config(placed, "none"), "--run", tmp_path / "placed", ranks=2)
     assert state(tmp_path / "placed") == state(tmp_path / "run")
     assert last_scores(tmp_path / "placed") == last_scores(tmp_path / "run")
 

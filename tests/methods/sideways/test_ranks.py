@@ -94,6 +94,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cases[f"{kind}-{name}"] = case(kind, len(SKIP_MAPS[name]), SKIP_MAPS[name], late=True)
     cases["reset-batched"] = case("reset", 3, SKIP_MAPS["three-scattered"], batched=True)
     cases["reset-balanced"] = case("reset", 2)
+    measured = on(3, boundary="stream", update_every=2, balance="measured")
+    cases["every2-measured"] = {**case("every2", 3, late=True), "options": measured}
     shifted = {"method": "skip_sideways", "model": SHIFTED, "steps": [0, 2], "frames": 18, "dropout": 0.0, "mixup": 0}
     cases["shifted-one"] = {**shifted, "ranks": 1, "options": {"boundary": "stream"}}
     cases["shifted-three"] = {**shifted, "ranks": 3, "options": {"boundary": "stream", "stages": 3}}
@@ -123,6 +125,7 @@ def test_weights_momenta_averages_and_messages_have_the_bits_of_one_process(trai
 def test_it_holds_in_one_call_a_step_as_nccl_needs_it_for_cuts_by_cost_and_for_shifts(trained: Path) -> None:
     assert differing(trained, "reset-one", "reset-batched") == []
     assert differing(trained, "reset-one", "reset-balanced") == []
+    assert differing(trained, "every2-one", "every2-measured") == []
     assert differing(trained, "shifted-one", "shifted-three") == []
 
 

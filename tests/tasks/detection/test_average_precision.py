@@ -238,6 +238,28 @@ def test_buckets_hold_every_action_and_score_theirs_alone() -> None:
     assert [one.instances for one in result.coverages] == [10, 0, 0, 0, 10]
 
 
+def test_a_buckets_value_is_that_of_a_loop_over_detections() -> None:
+    # Class a has five actions, class b two: precision is normalised to 3.5 of them. Exact hits keep who takes what simple.
+    short = [(0, 0, (0.0, 10.0)), (1, 0, (0.0, 10.0)), (2, 0, (0.0, 10.0)), (0, 1, (20.0, 30.0))]
+    long = [(0, 0, (30.0, 90.0)), (1, 0, (30.0, 90.0)), (1, 1, (30.0, 90.0))]
+    wrong = [(5, 0, (0.0, 1.0)), (5, 0, (0.0, 1.0)), (5, 1, (0.0, 1.0))]
+    order = [long[0], wrong[0], short[0], long[1], wrong[1], short[1], short[3], wrong[2], long[2]]
+    found = [(*one, 1.0 - place / 100) for place, one in enumerate(order)]
+    result = score_detections(*arrays(short + long, found), ("a", "b"), TEN)
+
+    def slow(bucket: list[Any], label: int) -> float:
+        hits = [one in bucket for one in order if one[1] == label and (one in bucket or one in wrong)]
+        count = sum(one[1] == label for one in bucket)
+        recall = [sum(hits[: rank + 1]) / count for rank in range(len(hits))]
+        precision = [3.5 * r / (3.5 * r + rank + 1 - sum(hits[: rank + 1])) for rank, r in enumerate(recall)]
+        return sum(max(precision[rank:]) for rank, hit in enumerate(hits) if hit) / count
+
+    by_name = {one.name: one.average_map for one in result.lengths}
+    assert by_name["XS"] == pytest.approx((slow(short, 0) + slow(short, 1)) / 2, abs=1e-12)
+    assert by_name["S"] == pytest.approx((slow(long, 0) + slow(long, 1)) / 2, abs=1e-12)
+    assert 0.2 < by_name["XS"] < by_name["S"] < 1
+
+
 def test_normalised_map_of_a_class_with_the_mean_number_of_actions_is_its_map() -> None:
     # DETAD: precision = recall * mean / (recall * mean + false); with the mean number it is hits / (hits + false).
     draw = random.Random(5)

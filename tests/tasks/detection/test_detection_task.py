@@ -172,6 +172,8 @@ def test_class_scores_of_a_file_take_the_place_of_the_class_head(tmp_path: Path)
     assert set(found[1][:, 3].tolist()) == {0, 2} or found[1][0, 3] == 0
     with pytest.raises(InputError, match="no class scores of video 'four'"):
         made.detections(perfect(batch), {**batch, "ids": ["one", "two", "four"]})
+    as_files = made.detections(perfect(batch), {**batch, "ids": ["val/v_one.mp4", "val/v_two.webm", "three"]})
+    torch.testing.assert_close(as_files[1], found[1])
     with pytest.raises(InputError, match="no scores of class 'd'"):
         made.check_labels(["a", "b", "d"], "set")
 
@@ -218,10 +220,10 @@ def test_padding_counts_nothing_in_the_sums() -> None:
 
 
 def test_the_loss_teaches_a_small_detector_to_find_actions() -> None:
-    # Features say begin to end of one action a video; an untrained detector finds at most by luck what 60 steps find.
+    # Features say begin to end of one action a video; an untrained detector finds at most by luck what 40 steps find.
     made = task(num_classes=1, tiou="0.75")
     torch.manual_seed(0)
-    model = create_model("etad_features", 1, BINS, channels=4, width=32, hidden=32, roi_bins=8, proposals=0.5)
+    model = create_model("etad_features", 1, BINS, channels=4, width=24, hidden=32, roi_bins=8, proposals=0.5)
     starts = [2, 4, 6, 9, 1, 7, 3, 5]
     lengths = [4, 7, 5, 4, 9, 6, 12, 3]
     pairs = zip(starts, lengths, strict=True)
@@ -239,7 +241,7 @@ def test_the_loss_teaches_a_small_detector_to_find_actions() -> None:
         return made.metrics(made.score(outputs, batch), made.rows(outputs, batch))["average_map"]
 
     before = measured()
-    for _ in range(60):
+    for _ in range(40):
         model.train()
         optimizer.zero_grad()
         made.loss(model(clips), batch).backward()

@@ -1,0 +1,47 @@
+"""A network small enough to train in seconds: three residual 3x3x3 convolutions, each of which carries state over seams."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hpcvideo.models.clips import as_volumes
+from hpcvideo.models.layered import Layer
+from hpcvideo.models.progressive_network import FragmentNetwork, FragmentRule
+from hpcvideo.models.progressive_seam import Seam
+from hpcvideo.models.progressive_state import CarryKind
+from hpcvideo.models.temporal_convolution import Convolve, TemporalConvolution, run_alone
+
+
+class _Block(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = TemporalConvolution(channels, channels, 3, taps=3)
+        self.bn = nn.BatchNorm3d(channels)
+
+    def forward(self, features: Tensor, convolve: Convolve = run_alone) -> Tensor:
+        return torch.relu(features + self.bn(convolve(self.conv, features)))
+
+
+class OrderNetwork(FragmentNetwork):
+    """clips [batch, any frames, 3, height, width] -> logits [batch, num_classes]; every block keeps one frame of `carry`."""
+
+    def __init__(self, num_classes: int, frames: int, carry: CarryKind, channels: int = 16, depth: int = 3) -> None:
+        super().__init__()
+        self.num_classes, self.frames = num_classes, frames
+        self.rule = FragmentRule.of("every_block", carry, 0.0, "none", "max")
+        self.overlap = 1
+        self.conv1 = TemporalConvolution(3, channels, 3, stride=2)
+        self.bn1 = nn.BatchNorm3d(channels)
+        self.blocks = nn.ModuleList(_Block(channels) for _ in range(depth))
+        self.dropout, self.fc = nn.Dropout(0.0), nn.Linear(channels, num_classes)
+
+    def maps(self, clips: Tensor, seam: Seam) -> dict[str, Tensor]:
+        features = torch.relu(self.bn1(self.conv1(as_volumes(clips, False))))
+        for number, block in enumerate(self.blocks):
+            features = seam.block(f"blocks.{number}", block, features)
+        return {"head": features}
+
+    def layers(self) -> list[Layer]:
+        """The whole network as one layer."""
+        return [("network", self.forward)]

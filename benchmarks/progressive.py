@@ -1,0 +1,65 @@
+"""What progressive training (PGT) costs and what carried state is good for.
+
+    python benchmarks/progressive.py [--quick] [--json FILE] [--only CLAIM,...]
+
+Memory by the number of fragments; time a frame beside plain clip training; and a task that no fragment solves alone, the
+order of two events, with carried state and without: see docs/progressive.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from event_order import order_claims
+from progressive_costs import memory_claim, time_claims
+from report import Claim, machine, show
+from rich.console import Console
+from training_steps import alone
+
+CLAIMS = (
+    "memory_20_over_1_fragments", "time_published_over_clip", "time_lean_over_clip", "order_accuracy",
+    "order_stateless_minus_chance",
+)  # fmt: skip
+
+
+def measure(wanted: set[str], quick: bool, tell: Callable[[str], None]) -> list[Claim]:
+    """All claims that are wanted, in the order of CLAIMS."""
+    claims: list[Claim] = []
+    with alone() as rank:
+        torch.set_num_threads(1)
+        if "memory_20_over_1_fragments" in wanted:
+            claims.append(memory_claim(rank, quick, tell))
+        if wanted & {"time_published_over_clip", "time_lean_over_clip"}:
+            claims += time_claims(rank, quick, tell)
+        if wanted & {"order_accuracy", "order_stateless_minus_chance"}:
+            claims += order_claims(rank, quick, tell)
+    return sorted((claim for claim in claims if claim.name in wanted), key=lambda claim: CLAIMS.index(claim.name))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="smaller pictures and shorter training: a look, no measurement")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there instead of printing a table")
+    parser.add_argument("--only", metavar="CLAIM,...", help=f"some of: {', '.join(CLAIMS)}")
+    options = parser.parse_args()
+    wanted = set((options.only or ",".join(CLAIMS)).split(","))
+    if unknown := wanted - set(CLAIMS):
+        parser.error(f"--only {', '.join(sorted(unknown))}: known are {', '.join(CLAIMS)}")
+    begin = time.monotonic()
+    console = Console(stderr=True, highlight=False)
+
+    def tell(text: str) -> None:
+        console.print(f"{time.monotonic() - begin:5.0f} s  {text}", markup=False, soft_wrap=True)
+
+    environment = machine(("hpcvideo", "torch", "numpy"), sorted(os.sched_getaffinity(0)))
+    claims = measure(wanted, options.quick, tell)
+    show(claims, environment, time.monotonic() - begin, options.json)
+
+
+if __name__ == "__main__":
+    main()
