@@ -33,7 +33,7 @@ from hpcvideo.data.synthetic import DIRECTIONS
 from hpcvideo.data.synthetic_laws import LAWS
 from hpcvideo.distributed.environment import child_variables, without_launcher
 
-SKIPS = ["frames to conv2 by concat"]
+SKIPS = ("frames to conv2 by concat",)
 """The only skip: the second of three units sees the newest frame beside what the first made of the one before."""
 
 CHAIN: tuple[str, Any] = ("sideways", "none")
@@ -49,7 +49,7 @@ _RECIPE = {
     "boost_head": True, "optimizer": {"name": "lamb", "weight_decay": 0.0},
 }  # fmt: skip
 LAW_COURSE = Course("laws", 2048, 512, 16, 16, _MODEL, {**_RECIPE, "steps": 400}, marks=(0, 200))
-DIRECTION_COURSE = Course("directions", 2048, 512, 16, 16, _MODEL, {**_RECIPE, "steps": 400}, marks=(0, 200))
+DIRECTION_COURSE = Course("directions", 2048, 512, 24, 16, _MODEL, {**_RECIPE, "steps": 300}, marks=(0, 150))
 RATE_COURSE = Course("patterns", 1024, 512, 16, 16, _MODEL, {**_RECIPE, "steps": 150})
 RATES = (0, 1, 2, 4)
 """Pixels a frame: a still picture, and every first, second and fourth frame of one video."""

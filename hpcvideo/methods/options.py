@@ -70,8 +70,8 @@ class SampledGradientsOptions(ExchangeOptions):
     """ratio: the part of a video's snippets whose gradient the encoder gets. chunk: snippets in the encoder at a time.
     sampling: which ones, see sampling.py. weighting: of the sampled gradient, `published` as it is or `unbiased`, times all
     over sampled. replay: the second forward draws the random numbers of the first. optimizer_steps: 1, or 2 as published:
-    the detector's before the second forward and then the encoder's. chunk_statistics: lets the encoder's BatchNorms take a chunk
-    as their batch, as published code may. checkpointing: the whole gradient through activations that are computed again."""
+    the detector's before the second forward and then the encoder's. chunk_statistics: lets the encoder's BatchNorms take a
+    chunk as their batch, as published code may. checkpointing: the whole gradient, by activations computed again."""
 
     ratio: Annotated[float, Field(ge=0, le=1)] = 0.3
     chunk: Annotated[int, Field(ge=1)] = 4

@@ -30,6 +30,8 @@ from hpcvideo.methods.sampled_gradients.network_check import check_snippet_netwo
 from hpcvideo.methods.sideways.method import Sideways
 from hpcvideo.methods.sideways.network_check import check_unit_network
 from hpcvideo.methods.sideways.whole_clip import whole_clip
+from hpcvideo.models.action_detector_network import FeatureDetectionNetwork
+from hpcvideo.models.snippet_network import SnippetNetwork
 
 
 def _pipeline(parts: MethodParts, **options: Any) -> Method:
@@ -131,6 +133,8 @@ def check_network(name: str, options: Mapping[str, Any], model: nn.Module) -> No
     check_method(name, options)
     if name in UNIT_METHODS:
         check_unit_network(name, model, _OPTIONS[name](**options))
+    if name == "pipeline" and isinstance(model, SnippetNetwork | FeatureDetectionNetwork):
+        raise InputError(f"method pipeline cuts models of one clip, not {type(model).__name__}; use sampled_gradients")
     if name == "sampled_gradients":
         check_snippet_network(model, SampledGradientsOptions(**options))
 

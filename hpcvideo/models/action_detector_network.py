@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hpcvideo.models.action_detector import ActionDetector
+from hpcvideo.models.layered import Layer
 from hpcvideo.models.snippet_encoder import SnippetEncoder
 from hpcvideo.models.snippet_network import SnippetNetwork
 
@@ -49,3 +50,11 @@ class FeatureDetectionNetwork(nn.Module):
             raise ValueError(f"the model takes features {expected}, got {list(clips.shape)}")
         outputs: Tensor = self.detector(clips.transpose(1, 2), draws)
         return outputs
+
+    def layers(self) -> list[Layer]:
+        """One part, `decision`: see LayeredNetwork.layers."""
+        return [("decision", self.forward)]
+
+    def layer_modules(self) -> dict[str, tuple[str, ...]]:
+        """Part -> names of its submodules with parameters."""
+        return {"decision": ("detector",)}

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from hpcvideo.models.layered import Layer
 from hpcvideo.models.snippet_encoder import SnippetEncoder
 
 _SCORED_AT_ONCE = 8
@@ -49,12 +50,25 @@ class SnippetNetwork(nn.Module, ABC):
 
         Raises ValueError for clips of another length.
         """
+        return self.decide(self.encode_all(clips), draws)
+
+    def encode_all(self, clips: Tensor) -> Tensor:
+        """[batch, frames, 3, height, width] float to features [batch, feature_channels, snippets]; as `forward`."""
         if clips.ndim != 5 or clips.shape[1] != self.frames:
             raise ValueError(f"clips must be [batch, {self.frames} frames, 3, height, width], not {list(clips.shape)}")
         snippets = clips.reshape(-1, self.snippet_frames, *clips.shape[2:])
         at_once = len(snippets) if torch.is_grad_enabled() else _SCORED_AT_ONCE
         features = torch.cat([self.encode(part) for part in snippets.split(at_once)])
-        return self.decide(as_sequences(features, self.snippets), draws)
+        return as_sequences(features, self.snippets)
+
+    def layers(self) -> list[Layer]:
+        """The two parts, `encoder` and `decision`: see LayeredNetwork.layers."""
+        return [("encoder", self.encode_all), ("decision", self.decide)]
+
+    def layer_modules(self) -> dict[str, tuple[str, ...]]:
+        """Part -> names of its submodules with parameters."""
+        others = [name for name, module in self.named_children() if name != "encoder" and module.state_dict()]
+        return {"encoder": ("encoder",), "decision": tuple(others)}
 
 
 def as_sequences(features: Tensor, snippets: int) -> Tensor:

@@ -82,42 +82,6 @@ def _exceeded(count: int, later: NDArray[np.float64], weights: NDArray[np.float6
         return float(-(weights * np.expm1(count * np.log1p(-np.minimum(1.0, later)))).sum())
 
 
-def _tail_sum(count: int, probability: float) -> float:
-    numbers = np.arange(1, count + 1)
-    with np.errstate(divide="ignore"):
-        return float((-np.expm1(numbers * np.log1p(-probability)) / numbers).sum())
-
-
-def _integral(count: int, probability: float, rate: float, longest: float) -> float:
-    """E[max] of standard normal numbers with an exponential tail of mean 1 / rate, which ends at `longest`."""
-    places, weights, bell, upper = _normal_part(count)
-    low, high = _normal_span(count)
-    later = upper if probability == 0 else upper + probability * _tail(places, bell, rate)
-    total = low + _exceeded(count, later, weights)
-    if longest > high:  # nothing is left there of the normal part
-        unit, weights = _rule()
-        half = (longest - high) / 2
-        places = high + half * (unit + 1)
-        later = np.where(places > rate, probability * np.exp(np.minimum(0.0, rate * (rate / 2 - places))), 0.0)
-        total += _exceeded(count, later, half * weights)
-    return total
-
-
-def _exceeded(count: int, later: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
-    """The integral of P(max > place), from P(one rank's time > place)."""
-    with np.errstate(divide="ignore"):
-        return float(-(weights * np.expm1(count * np.log1p(-np.minimum(1.0, later)))).sum())
-
-
-def _exceeding(place: float, probability: float, rate: float) -> float:
-    """P(one rank's time > place), in standard deviations."""
-    places = np.array([place])
-    bell = np.exp(-(places**2) / 2)
-    right = bell * _scaled_upper(np.abs(places))
-    later = right if place >= 0 else 1 - right
-    return float((later + probability * _tail(places, bell, rate))[0]) if probability else float(later[0])
-
-
 def _tail(places: NDArray[np.float64], bell: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
     """What a tail in every step adds to Q(z): e^(r^2/2 - r z) (1 - Q(z - r)); bell: e^(-z^2/2).
 
