@@ -133,8 +133,8 @@ def accuracy(method: Method, clips: Clips) -> float:
 
 
 def cosines(config: RunConfig, method: Method, clips: Clips) -> dict[str, list[float]]:
-    """Unit -> [of one batch, of the mean over 1,024 clips]: the cosine between the pseudo-gradient that Sideways gets with the
-    method's present weights and the exact gradient, by autograd through the graph unrolled in time."""
+    """Unit -> [of one batch, of the mean over 1,024 clips]: the cosine between the pseudo-gradient that Sideways gets
+    with the method's present weights and the exact gradient, by autograd through the graph unrolled in time."""
     network = create_model(_MODEL, clips.classes, config.model.frames, dropout=0.0, **config.model.options)
     assert isinstance(network, UnitNetwork)
     network.load_state_dict(copy.deepcopy(method.weights()))

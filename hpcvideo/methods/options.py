@@ -44,8 +44,8 @@ class PipelineOptions(ExchangeOptions):
 class UnitOptions(BaseModel):
     """stages: parts into which the units are dealt, each on a rank of its own. placement: the units of each stage by name,
     in any order; absent: by cost. balance: what that makes equal, `counted` operations (runs of neighbours, the same
-    everywhere) or `measured` seconds of the machine that trains (units on any stage); no result depends on it. update_every: gradients of a clip after which a unit
-    updates, or `clip` for one update a clip."""
+    everywhere) or `measured` seconds of the machine that trains (units on any stage); no result depends on it.
+    update_every: gradients of a clip after which a unit updates, or `clip` for one update a clip."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     stages: Annotated[int, Field(ge=1)] = 1

@@ -27,11 +27,11 @@ BOUNDS = {
 @pytest.fixture
 def network() -> UnitNetwork:
     torch.manual_seed(3)
-    made = create_model("unit_vgg", 4, 12, convolutions=2, dense=0, pools=1, width=4, dropout=0.0, skips=list(SKIPS)).double()
+    made = create_model("unit_vgg", 4, 12, convolutions=2, dense=0, pools=1, width=4, skips=list(SKIPS), dropout=0.0)
     assert isinstance(made, UnitNetwork)
     with torch.no_grad():
         made.unit("head").body.fc.weight.normal_()  # type: ignore[union-attr, operator]
-    return made
+    return made.double()
 
 
 def pixels(still: bool) -> tuple[Tensor, Tensor]:
