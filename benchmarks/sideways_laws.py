@@ -50,7 +50,7 @@ _RECIPE = {
 }  # fmt: skip
 LAW_COURSE = Course("laws", 2048, 512, 16, 16, _MODEL, {**_RECIPE, "steps": 400}, marks=(0, 200))
 DIRECTION_COURSE = Course("directions", 2048, 512, 24, 16, _MODEL, {**_RECIPE, "steps": 300}, marks=(0, 150))
-RATE_COURSE = Course("patterns", 1024, 512, 16, 16, _MODEL, {**_RECIPE, "steps": 150})
+RATE_COURSE = Course("patterns", 1024, 512, 16, 16, _MODEL, {**_RECIPE, "steps": 400})
 RATES = (0, 1, 2, 4)
 """Pixels a frame: a still picture, and every first, second and fourth frame of one video."""
 
