@@ -58,7 +58,7 @@ WORKERS ?= 2
 test: lint
 	@status=0; \
 	$(BIN)/pytest -m "not faults and forks" || status=$$?; \
-	$(BIN)/pytest -m "not faults and not forks" -n $(WORKERS) --dist loadfile || status=$$?; \
+	$(BIN)/pytest -m "not faults and not forks" -n $(WORKERS) --dist loadfile --no-loadscope-reorder || status=$$?; \
 	exit $$status
 
 test-faults: setup

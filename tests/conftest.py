@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,23 @@ import simplejpeg
 import yaml
 from hypothesis import settings
 
-from hpcvideo.distributed.environment import child_variables, without_launcher
+from hpcvideo.distributed.device import Device
+from hpcvideo.distributed.environment import ProcessEnvironment, child_variables, discover, without_launcher
+from hpcvideo.distributed.process_group import joined
 from hpcvideo.shards.build import BuildOptions, build_shards
 from tests.rank_forge import RankForge
 
 CLASSES = ("left", "middle", "right")
+LONG = ("training", "slurm", "methods", "cli", "multihost")
+"""Folders whose files take long: they come first, so that no worker of pytest-xdist is left alone with one at the end."""
 
 settings.register_profile("hpcvideo", deadline=None)  # a busy machine is no failure
 settings.load_profile("hpcvideo")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """See LONG."""
+    items.sort(key=lambda item: item.path.relative_to(Path(__file__).parent).parts[0] not in LONG)
 
 
 def write_frame_folders(source: Path, videos: int, seed: int) -> None:
@@ -36,6 +46,30 @@ def write_frame_folders(source: Path, videos: int, seed: int) -> None:
             pixels = generator.integers(0, 120, (32, 48, 3), dtype=np.uint8)
             pixels[:, label * 16 : label * 16 + 16] += 120
             (folder / f"{frame:05d}.jpg").write_bytes(simplejpeg.encode_jpeg(pixels, quality=90))
+
+
+@pytest.fixture(scope="session")
+def only_group() -> Iterator[tuple[ProcessEnvironment, Device, dict[str, str]]]:
+    """This process as the only rank of a process group, with the variables that tell DeepSpeed so. There is one for all
+    tests: DeepSpeed remembers the first group that it meets, and no engine can be made in another one."""
+    before = dict(os.environ)
+    place = discover({})
+    with joined(place) as device:
+        told = {name: value for name, value in os.environ.items() if before.get(name) != value}
+        os.environ.clear()
+        os.environ.update(before)
+        yield place, device, told
+
+
+@pytest.fixture
+def lone_rank(
+    only_group: tuple[ProcessEnvironment, Device, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> tuple[ProcessEnvironment, Device]:
+    """Where methods can be made in this process. The variables are there during a test: they must not reach other's jobs."""
+    place, device, told = only_group
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    return place, device
 
 
 @pytest.fixture(scope="session")

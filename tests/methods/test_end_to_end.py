@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,8 +13,7 @@ from torch.nn import functional
 
 from hpcvideo.config.schema import RecipeConfig
 from hpcvideo.distributed.device import Device
-from hpcvideo.distributed.environment import ProcessEnvironment, discover
-from hpcvideo.distributed.process_group import joined
+from hpcvideo.distributed.environment import ProcessEnvironment
 from hpcvideo.errors import InputError
 from hpcvideo.methods import BatchSplit, MethodParts, create_method
 from hpcvideo.models import create_model
@@ -26,16 +24,6 @@ from hpcvideo.training.optimizers import make_optimizer
 
 CLASSES, FRAMES, SIZE, BATCH, STEPS = 5, 4, 64, 12, 4
 RATES = (0.0002, 0.0005, 0.001, 0.0003)
-
-
-@pytest.fixture(scope="module")
-def group() -> Iterator[tuple[ProcessEnvironment, Device]]:
-    before = dict(os.environ)
-    place = discover({})
-    with joined(place) as device:
-        yield place, device
-    os.environ.clear()  # what DeepSpeed is told by variables must not reach the jobs of other tests
-    os.environ.update(before)
 
 
 def batches() -> list[dict[str, Tensor]]:
@@ -116,10 +104,10 @@ def plain_training(recipe: RecipeConfig, accumulation: int, steps: int) -> tuple
     ids=["plain", "clipped", "boosted-nesterov", "mixed-smoothed"],
 )
 def test_updates_are_those_of_the_written_out_formulas(
-    group: tuple[ProcessEnvironment, Device], accumulation: int, steps: int, changes: dict[str, Any]
+    lone_rank: tuple[ProcessEnvironment, Device], accumulation: int, steps: int, changes: dict[str, Any]
 ) -> None:
     recipe = RecipeConfig.model_validate({"global_batch": BATCH, "steps": STEPS, **changes})
-    method = method_of(group, recipe, accumulation)
+    method = method_of(lone_rank, recipe, accumulation)
     for step, (batch, rate) in list(enumerate(zip(batches(), RATES, strict=True)))[:steps]:
         method.set_learning_rate(rate)
         result = method.step(pieces(batch, accumulation), step, PhaseClock())
@@ -141,7 +129,7 @@ def relative_error(ours: Tensor, reference: Tensor) -> float:
     return float(((ours - reference).norm() / reference.norm()).detach())
 
 
-def method_of(group: tuple[ProcessEnvironment, Device], recipe: RecipeConfig, accumulation: int) -> Any:
+def method_of(lone_rank: tuple[ProcessEnvironment, Device], recipe: RecipeConfig, accumulation: int) -> Any:
     parts = MethodParts(
         model=fresh_model(),
         task=create_task("classification", {"num_classes": CLASSES, "label_smoothing": recipe.label_smoothing}),
@@ -150,16 +138,16 @@ def method_of(group: tuple[ProcessEnvironment, Device], recipe: RecipeConfig, ac
         split=BatchSplit(BATCH, BATCH // accumulation, accumulation, 1),
         gradient_clip=recipe.gradient_clip,
         seed=0,
-        place=group[0],
-        device=group[1],
+        place=lone_rank[0],
+        device=lone_rank[1],
         mixup=Mixup(recipe.mixup) if recipe.mixup else None,
     )
     return create_method("end_to_end", {}, parts)
 
 
-def test_a_loaded_state_goes_on_as_if_nothing_had_happened(group: tuple[ProcessEnvironment, Device]) -> None:
+def test_a_loaded_state_goes_on_as_if_nothing_had_happened(lone_rank: tuple[ProcessEnvironment, Device]) -> None:
     recipe = RecipeConfig.model_validate({"global_batch": BATCH, "steps": STEPS})
-    first, second = method_of(group, recipe, 1), method_of(group, recipe, 1)
+    first, second = method_of(lone_rank, recipe, 1), method_of(lone_rank, recipe, 1)
     for step in range(2):
         first.set_learning_rate(0.05)
         first.step(pieces(batches()[step]), step, PhaseClock())
@@ -170,9 +158,9 @@ def test_a_loaded_state_goes_on_as_if_nothing_had_happened(group: tuple[ProcessE
     assert all(torch.equal(tensor, second.weights()[name]) for name, tensor in first.weights().items())
 
 
-def test_a_state_that_does_not_fit_is_refused(group: tuple[ProcessEnvironment, Device]) -> None:
+def test_a_state_that_does_not_fit_is_refused(lone_rank: tuple[ProcessEnvironment, Device]) -> None:
     recipe = RecipeConfig.model_validate({"global_batch": BATCH, "steps": STEPS})
-    method = method_of(group, recipe, 1)
+    method = method_of(lone_rank, recipe, 1)
     method.set_learning_rate(0.05)
     method.step(pieces(batches()[0]), 0, PhaseClock())
     weights, state = method.weights(), method.optimizer_state()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -14,8 +13,8 @@ from typing import Any
 import pytest
 
 from hpcvideo.config import load_config
-from hpcvideo.distributed.environment import child_variables, discover, without_launcher
-from hpcvideo.distributed.process_group import joined
+from hpcvideo.distributed.device import Device
+from hpcvideo.distributed.environment import ProcessEnvironment, child_variables, without_launcher
 from hpcvideo.errors import InputError
 from hpcvideo.methods.protocol import BatchShare
 from hpcvideo.runs import RunDirectory, read_events
@@ -88,19 +87,11 @@ def test_a_folder_that_cannot_be_written_ends_the_run_before_its_first_step(
     assert not events(tmp_path / "run", "step")
 
 
-@pytest.fixture
-def environment() -> Iterator[None]:
-    before = dict(os.environ)
-    yield
-    os.environ.clear()  # what DeepSpeed is told by variables must not reach the jobs of other tests
-    os.environ.update(before)
-
-
-@pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize("when", ["before", "beside"])
 def test_a_stop_ends_the_staging_before_the_ranks_part(
-    config_values: dict[str, Any], write_config: WriteConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
-) -> None:
+    config_values: dict[str, Any], write_config: WriteConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    lone_rank: tuple[ProcessEnvironment, Device], when: str,
+) -> None:  # fmt: skip
     real, begun = own_shards._read, threading.Event()
 
     def slow(source: int, memory: memoryview) -> int:  # a file system that takes minutes for a shard
@@ -115,18 +106,18 @@ def test_a_stop_ends_the_staging_before_the_ranks_part(
     monkeypatch.setattr(own_shards, "_read", slow)
     config_values["data"]["stage"] = {"to": str(tmp_path / "node"), "when": when}
     config = load_config(str(write_config(config_values)))
-    plan, place, told = check_run(config, 1), discover({}), []
+    plan, told = check_run(config, 1), []
+    place, device = lone_rank
 
     def log(event: str, **fields: Any) -> None:
         told.append(fields["outcome"])
 
-    with joined(place) as device:
-        stage = staged_sets(config, plan, place, device, BatchShare(0, 1), 0, log, stop)
-        with pytest.raises(StopAsked), stage:
-            assert when == "beside"
-            begun.wait()
-            stop()
-        assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("stag")]
+    stage = staged_sets(config, plan, place, device, BatchShare(0, 1), 0, log, stop)
+    with pytest.raises(StopAsked), stage:
+        assert when == "beside"
+        begun.wait()
+        stop()
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("stag")]
     assert told == ["stopped", "stopped"]
     assert not list(tmp_path.glob("node/*/.lock")), "the folder is let go of"
 

@@ -18,9 +18,11 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from hpcvideo.config import RunConfig
+from hpcvideo.errors import InputError
 from hpcvideo.methods.pipeline.layers import layers_of
 from hpcvideo.methods.pipeline.meta_layout import laid_out
 from hpcvideo.models import create_model
+from hpcvideo.models.action_detector_network import ActionDetectionNetwork, FeatureDetectionNetwork
 from hpcvideo.models.batch_norm import freeze_batch_norms, running_statistics
 from hpcvideo.tasks import create_task
 
@@ -72,7 +74,7 @@ def count_layers(config: RunConfig, micro_batch: int) -> tuple[LayerWork, ...]:
     Operations are torch's own counts (FlopCounterMode) of convolutions and matrix products, the gradient towards the clips
     left out. Memory traffic is the size of what each kernel reads and writes, batch normalisation reading its inputs twice:
     once for sums over the batch, once to normalise. Configs that ask for the same network share one count.
-    Raises InputError for a model or a task that does not exist.
+    Raises InputError for a model or a task that does not exist, and for detectors, whose work depends on what they see.
     """
     options = {"dropout": config.recipe.dropout, **config.model.options}
     return _count(
@@ -92,6 +94,11 @@ def _count(
 ) -> tuple[LayerWork, ...]:
     with torch.device("meta"):
         model = create_model(name, outputs, frames, **json.loads(options))
+    if isinstance(model, ActionDetectionNetwork | FeatureDetectionNetwork):
+        raise InputError(
+            f"model.name = {name}: what a detector computes depends on what it sees, so its work is not planned; "
+            "`hpcvideo train CONFIG --dry-run` tells its encoder's memory and operations"
+        )
     freeze_batch_norms(model, frozen)
     model.train()
     statistics = running_statistics(model)

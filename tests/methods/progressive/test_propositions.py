@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hpcvideo.distributed.environment import discover
-from hpcvideo.distributed.process_group import joined
 from hpcvideo.errors import InputError
 from hpcvideo.methods.progressive.carried import CarriedStates
 from hpcvideo.methods.progressive.fragments import cut_clip
@@ -35,11 +32,9 @@ CUTS = cut_clip(FRAMES, LENGTH, 1)  # the last of its 4 fragments is shorter
 OPTIONS = {"fragment_frames": LENGTH}
 
 
-@pytest.fixture(scope="module")
-def rank() -> Iterator[Rank]:
-    place = discover({})
-    with joined(place) as device:
-        yield place, device
+@pytest.fixture
+def rank(lone_rank: Rank) -> Rank:
+    return lone_rank
 
 
 def losses_of(net: TinyNet, batch: dict[str, Any], constant: bool) -> Tensor:

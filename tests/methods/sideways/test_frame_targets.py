@@ -3,7 +3,7 @@ knows, and every frame shows its own number."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hpcvideo.distributed.device import Device
-from hpcvideo.distributed.environment import discover
-from hpcvideo.distributed.process_group import joined
+from hpcvideo.distributed.environment import ProcessEnvironment, discover
 from hpcvideo.methods import BatchSplit, create_method
 from hpcvideo.methods.protocol import MethodParts
 from hpcvideo.models.normalisation import IMAGENET_MEAN, IMAGENET_STD
@@ -83,11 +82,9 @@ class Watched(FramePrediction):
 ASKED: list[tuple[int, int]] = []
 
 
-@pytest.fixture(scope="module")
-def device() -> Iterator[Device]:
-    """Of this process, for all methods of this file: an engine of DeepSpeed's cannot be made in a second process group."""
-    with joined(discover()) as made:
-        yield made
+@pytest.fixture
+def device(lone_rank: tuple[ProcessEnvironment, Device]) -> Device:
+    return lone_rank[1]
 
 
 def steps_of(

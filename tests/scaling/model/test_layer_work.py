@@ -14,6 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from hpcvideo.config.schema import RunConfig
+from hpcvideo.errors import InputError
 from hpcvideo.methods.pipeline.layers import layers_of
 from hpcvideo.models import create_model, known_models
 from hpcvideo.scaling.model.layer_work import LayerWork, count_layers
@@ -57,7 +58,17 @@ def noted_macs(model: nn.Module) -> Iterator[list[int]]:
 ALIKE = ("101", "34", "resnet26", "x3d_m")  # of the layers of another one, only more or fewer of them
 
 
-@pytest.mark.parametrize("name", [name for name in known_models() if not any(part in name for part in ALIKE)])
+DETECTORS = ("etad", "etad_features")
+COUNTED = [name for name in known_models() if name not in DETECTORS and not any(part in name for part in ALIKE)]
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_what_depends_on_what_it_sees_is_not_counted(name: str) -> None:
+    with pytest.raises(InputError, match="depends on what it sees"):
+        count_layers(config(name, classes=7), 2)
+
+
+@pytest.mark.parametrize("name", COUNTED)
 def test_forward_operations_are_those_of_every_convolution_counted_by_hand(name: str) -> None:
     with torch.device("meta"):
         model = create_model(name, 7, 8)
