@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from report import Claim
 from rounds import take_turns
-from saved_tensors import saved_bytes
+from saved_bytes import PeakSaved
 from torch import nn
 from training_steps import LEARNING_RATE, Rank, Workload, method_of
 
@@ -126,7 +126,7 @@ def memory_claim(rank: Rank, quick: bool, tell: Callable[[str], None]) -> Claim:
             model = create_model(_NETWORK, _CLASSES, frames, width=width, dropout=0.0, **options)
             method = build_method(config, task, model, BatchSplit(2, 2, 1, 1), rank.place, rank.device)
             batch = Workload(2, frames, size, _CLASSES).batch()
-            with saved_bytes(model) as told:
+            with PeakSaved(model.parameters()) as told:
                 method.step(iter([batch]), 0, PhaseClock())
             carried = 0 if mode == "clip" else _state_bytes(model, size) * min(2, fragments)
             peaks[mode][fragments] = told.peak + carried
