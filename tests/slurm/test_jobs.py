@@ -66,10 +66,10 @@ def test_the_first_of_several_causes_counts_and_old_ones_do_not(submitter: Any) 
     errors.mkdir(parents=True)
     (errors / "rank-7.txt").write_text("exit_code: 9\nof an earlier attempt\n")
     body = """
-sleep "0.$((SLURM_PROCID + 1))"
+sleep "$SLURM_PROCID"
 printf 'exit_code: %s\\nlost its peers\\n' "$((SLURM_PROCID + 20))" >"$run/errors/rank-$SLURM_PROCID.txt"
 trap '' TERM
-sleep 2
+sleep 4
 exit 1
 """
     job, end = submitter.finish(body)
