@@ -64,6 +64,7 @@ def build_run(
     initial = None if resumes else load_initial_weights(config, model, place, device)
     local = local_copies(config, place)
     shards = ShardSet(config.data.train, local=local)
+    task.check_labels(shards.label_names, str(config.data.train))  # this task learns their order here
     method = build_method(config, task, model, plan.split, place, device, live_video(config, shards))
     validation = None
     if config.data.validation is not None:

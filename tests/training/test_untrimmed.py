@@ -16,6 +16,8 @@ from hpcvideo.cli.evaluate_output import ScoreFiles
 from hpcvideo.config import RunConfig
 from hpcvideo.config.load import parse_config
 from hpcvideo.data.feature_file import resized
+from hpcvideo.distributed.device import Device
+from hpcvideo.distributed.environment import ProcessEnvironment
 from hpcvideo.errors import InputError, OperationFailed
 from hpcvideo.methods.batch_split import split_over
 from hpcvideo.methods.protocol import BatchShare
@@ -29,8 +31,8 @@ from hpcvideo.tasks import create_task
 from hpcvideo.tasks.detection.detection_files import read_ground_truth, read_results
 from hpcvideo.tasks.detection.detection_scores import score_detections
 from hpcvideo.tasks.detection.tiou import tiou_thresholds
-from hpcvideo.training.build import make_loader
-from hpcvideo.training.check import check_names
+from hpcvideo.training.build import build_run, make_loader
+from hpcvideo.training.check import check_names, check_run
 from hpcvideo.training.predict import predict_file, stored_encoding
 from hpcvideo.training.stages import plan_stages
 from hpcvideo.training.trained_model import TrainedModel, load_trained_model
@@ -66,6 +68,30 @@ def test_predicted_segments_of_files_are_those_of_the_shard_set(folder: Path) ->
         for segment, row in zip(found.segments, expected.tolist(), strict=True):
             assert [segment.begin, segment.end, segment.score] == pytest.approx(row[:3], abs=1e-4)
             assert segment.label == NAMES[int(row[3])]
+
+
+def test_a_run_takes_class_scores_by_name_whatever_their_order_in_the_file(
+    folder: Path, lone_rank: tuple[ProcessEnvironment, Device], tmp_path: Path
+) -> None:
+    validation = ShardSet(folder / "validation")
+    videos = [validation.video(number).id for number in range(len(validation))]
+    found = []
+    for names in (NAMES, NAMES[::-1]):
+        scores = {video: [(NAMES.index(name) + 1) / 10 for name in names] for video in videos}
+        path = tmp_path / f"{names[0]}.json"
+        path.write_text(json.dumps({"class": list(names), "results": scores}))
+        values = config_values(folder)
+        values["task"] = {**values["task"], "class_scores": str(path)}
+        config = parse_config(values, "test")
+        parts = build_run(config, check_run(config, 1), *lone_rank)
+        assert parts.validation is not None
+        with parts.train, parts.validation as loader:
+            batch = next(iter(loader.evaluation(1)))
+            answer = parts.method.evaluate(batch)
+            assert answer is not None
+            found.append(parts.task.detections(*answer)[0])  # type: ignore[attr-defined]
+    assert len(found[0]) > 0
+    torch.testing.assert_close(found[0], found[1])
 
 
 @pytest.mark.parametrize("average", ["logits", "softmax"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ class VideoClassScores:
         )
 
 
+@lru_cache(maxsize=1)  # a start makes its task several times
 def read_video_class_scores(path: Path) -> VideoClassScores:
     """From `{"class": [names], "results": {id: [a score a class]}}`, the form in which CUHK's scores for ActivityNet go
     round.
