@@ -43,9 +43,10 @@ class ScoreFiles:
             if path is not None and path.suffix.lower() != ".csv":
                 raise InputError(f"{path}: this table is written as .csv")
         if self.confusion is not None:
-            from hpcvideo.training.confusion_picture import check_suffix
+            from hpcvideo.tasks.picture_file import check_suffix
+            from hpcvideo.training.confusion_picture import MATRICES_ARE
 
-            check_suffix(self.confusion)
+            check_suffix(self.confusion, MATRICES_ARE)
         if self.detections is not None and self.detections.suffix.lower() != ".json":
             raise InputError(f"{self.detections}: detections are written as .json")
         for path in (self.per_class, self.confusion, self.predictions, self.pictures, self.detections):

@@ -37,9 +37,10 @@ def predict_command(
     from hpcvideo.training.trained_model import load_trained_model
 
     if timeline is not None:
-        from hpcvideo.training.timeline_picture import check_suffix
+        from hpcvideo.tasks.picture_file import check_suffix
+        from hpcvideo.training.timeline_picture import TIMELINES_ARE
 
-        check_suffix(timeline)
+        check_suffix(timeline, TIMELINES_ARE)
         if len(videos) != 1:
             raise InputError(f"--timeline {timeline}: one picture is of one video, but {len(videos)} are given")
     trained = load_trained_model(run)

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from hpcvideo.errors import InputError
+from hpcvideo.tasks.protocol import UsualAnswers
 
 
-class Classification(BaseModel):
+class Classification(UsualAnswers, BaseModel):
     """num_classes: size of the label set; a model's outputs are logits [batch, num_classes].
 
     label_smoothing: share of each label that the training loss spreads evenly over all classes (Szegedy et al.,
@@ -28,21 +29,6 @@ class Classification(BaseModel):
     def num_outputs(self) -> int:
         """One logit a class."""
         return self.num_classes
-
-    @property
-    def one_label(self) -> bool:
-        """Yes."""
-        return True
-
-    @property
-    def targets(self) -> None:
-        """Labels are enough."""
-        return None
-
-    @property
-    def future_frames(self) -> int:
-        """None."""
-        return 0
 
     def protocol(self, views: str) -> str:
         """The views are all that an accuracy depends on."""
@@ -93,9 +79,6 @@ class Classification(BaseModel):
     def _best(self, logits: Tensor) -> Tensor:
         """The (up to) five best classes of each clip, int64 [batch, 5], best first."""
         return logits.topk(min(5, self.num_classes), dim=1).indices
-
-    def rows(self, outputs: Tensor, batch: Mapping[str, Any]) -> None:
-        """Sums are enough."""
 
     def metrics(self, sums: Tensor, rows: Tensor | None = None) -> dict[str, float]:
         """top1 and top5 as fractions, loss as the mean. Raises ValueError where no clip was scored."""

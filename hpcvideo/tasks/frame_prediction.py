@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hpcvideo.errors import InputError
 from hpcvideo.tasks.frame_quality import mean_squared_error, peak_signal_to_noise, structural_similarity
+from hpcvideo.tasks.protocol import UsualAnswers
 
 _COLOURS = 3
 _QUALITIES = ("mse", "psnr", "ssim")
@@ -33,7 +34,7 @@ class FramePairs(NamedTuple):
     real: Tensor
 
 
-class FramePrediction(BaseModel):
+class FramePrediction(UsualAnswers, BaseModel):
     """horizon: how many frames of the clip lie between the newest frame that an output depends on and the one it predicts.
 
     Outputs are brightnesses, 0 to 1 (nothing keeps them there), [batch, S, 3, height, width]: of the last S frames of the
@@ -52,11 +53,6 @@ class FramePrediction(BaseModel):
     def one_label(self) -> bool:
         """Labels are not used."""
         return False
-
-    @property
-    def targets(self) -> None:
-        """The clips have them."""
-        return None
 
     @property
     def future_frames(self) -> int:
@@ -96,12 +92,6 @@ class FramePrediction(BaseModel):
             error = mean_squared_error(shown, pairs.targets)
             columns += [error, peak_signal_to_noise(error), structural_similarity(shown, pairs.targets)]
         return torch.stack([(column.double() * counts).sum() for column in columns]).cpu()
-
-    def predictions(self, outputs: Tensor, batch: Mapping[str, Any]) -> None:
-        """No class is predicted."""
-
-    def rows(self, outputs: Tensor, batch: Mapping[str, Any]) -> None:
-        """Sums are enough."""
 
     def metrics(self, sums: Tensor, rows: Tensor | None = None) -> dict[str, float]:
         """mse, psnr (decibels) and ssim as means over frames, copy_... of showing the newest frame again, and the loss.

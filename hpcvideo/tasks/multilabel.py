@@ -12,10 +12,10 @@ from torch.nn import functional
 
 from hpcvideo.errors import InputError
 from hpcvideo.tasks.mean_average_precision import mean_average_precision
-from hpcvideo.tasks.protocol import LabelledVideo, SeenFrames, Targets
+from hpcvideo.tasks.protocol import LabelledVideo, SeenFrames, Targets, UsualAnswers
 
 
-class MultiLabel(BaseModel):
+class MultiLabel(UsualAnswers, BaseModel):
     """num_classes: size of the label set; a model's outputs are logits [batch, num_classes], each class for itself.
 
     trained_on: `frames`, a clip's (or fragment's) labels are those of the intervals that one of its frames lies in; `video`,
@@ -32,11 +32,6 @@ class MultiLabel(BaseModel):
     def num_outputs(self) -> int:
         """One logit a class."""
         return self.num_classes
-
-    @property
-    def future_frames(self) -> int:
-        """None are predicted."""
-        return 0
 
     @property
     def one_label(self) -> bool:
@@ -94,9 +89,6 @@ class MultiLabel(BaseModel):
         labels, weights = batch["video_labels"].to(outputs.device), batch["weights"].to(outputs.device).double()
         losses = functional.binary_cross_entropy_with_logits(outputs.float(), labels, reduction="none").double().mean(dim=1)
         return (torch.stack([torch.ones_like(weights), losses]) * weights).sum(dim=1).cpu()
-
-    def predictions(self, outputs: Tensor, batch: Mapping[str, Any]) -> None:
-        """No one class is predicted."""
 
     def rows(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """Logits, then the video's labels as 0 and 1, float64 [batch, 2 x num_classes]."""

@@ -91,3 +91,30 @@ class Task(Protocol):
 
     def metrics(self, sums: Tensor, rows: Tensor | None = None) -> dict[str, float]:
         """Metrics by name from added-up scores and the rows of all videos, float64 [videos, n] in the order of the set."""
+
+
+class UsualAnswers:
+    """What is so for most tasks: a clip's own frames, one label and sums of scores are all there is."""
+
+    @property
+    def one_label(self) -> bool:
+        """See Task."""
+        return True
+
+    @property
+    def targets(self) -> Targets | None:
+        """See Task."""
+        return None
+
+    @property
+    def future_frames(self) -> int:
+        """See Task."""
+        return 0
+
+    def predictions(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor | None:
+        """See Task."""
+        return None
+
+    def rows(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor | None:
+        """See Task."""
+        return None

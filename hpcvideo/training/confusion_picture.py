@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
@@ -16,13 +13,11 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from hpcvideo.errors import InputError, OperationFailed
 from hpcvideo.tasks.class_scores import ClassScores
+from hpcvideo.tasks.picture_file import COLOURS, INK, check_suffix, write_picture
 from hpcvideo.training.confusion_order import confusion_order
 
-SUFFIXES = (".png", ".svg")
-_INK, _RULE = "#1b2733", "#d5dbe1"
-_BLUE, _ORANGE = "#0072b2", "#d55e00"  # Okabe and Ito's, told apart by colour-blind readers
+_BLUE, _ORANGE = COLOURS[:2]
 _NUMBERED, _NAMED, _LISTED = 24, 110, 24
 """So many classes have their counts in the cells; so many names are at an axis; so many pairs are listed."""
 _PAIR_INCHES = 0.36
@@ -31,18 +26,8 @@ _PAIR_INCHES = 0.36
 _SHADES = ["#d9e8f2", "#7fb5d6", "#2f7fb3", "#0b3c5d", "#06202f"]
 _SHARES = LinearSegmentedColormap.from_list("shares", _SHADES).with_extremes(bad="white")
 
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "confusion", "font.family": ["DejaVu Sans"], "font.size": 9.5,
-    "text.color": _INK, "axes.labelcolor": _INK, "xtick.color": _INK, "ytick.color": _INK, "axes.edgecolor": _RULE,
-    "xtick.major.size": 0, "ytick.major.size": 0, "axes.titlesize": 10.5, "axes.titleweight": "bold",
-    "axes.titlelocation": "left", "axes.axisbelow": True, "grid.color": _RULE, "grid.linewidth": 0.7,
-}  # fmt: skip
-
-
-def check_suffix(path: Path) -> None:
-    """Raise InputError where the name of a picture to be says no format that is written."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{path}: a confusion matrix is drawn as {' or '.join(SUFFIXES)}")
+MATRICES_ARE = "a confusion matrix is"
+"""For `check_suffix`."""
 
 
 def write_confusion_picture(path: Path, scores: ClassScores, label_names: Sequence[str], title: str, scored: str) -> None:
@@ -51,16 +36,9 @@ def write_confusion_picture(path: Path, scores: ClassScores, label_names: Sequen
     title: what was scored; scored: its accuracy with its protocol. InputError as check_suffix, OperationFailed where the
     file cannot be written.
     """
-    check_suffix(path)
-    kind = path.suffix.lower()[1:]
-    with matplotlib.rc_context(_STYLE):
-        figure = _draw(scores, [_plain(name) for name in label_names], title, scored)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi=130, metadata={"Software" if kind == "png" else "Date": None})
-    try:
-        path.write_bytes(buffer.getvalue())
-    except OSError as error:
-        raise OperationFailed(f"{path}: {error.strerror}") from error
+    check_suffix(path, MATRICES_ARE)
+    names = [_plain(name) for name in label_names]
+    write_picture(path, lambda: _draw(scores, names, title, scored), "confusion", framed=True)
 
 
 def _draw(scores: ClassScores, names: list[str], title: str, scored: str) -> Figure:
@@ -104,7 +82,7 @@ def _matrix(axes: Axes, scores: ClassScores, order: NDArray[np.int64], names: li
         axes.grid(which="minor")
         axes.tick_params(which="minor", length=0)
         for row, column in zip(*np.nonzero(counts), strict=True):
-            colour = "white" if shares[row, column] > 0.22 else _INK
+            colour = "white" if shares[row, column] > 0.22 else INK
             axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=colour, fontsize=8.5)
     return image
 

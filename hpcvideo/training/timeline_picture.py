@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
-from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
 
-from hpcvideo.errors import InputError, OperationFailed
+from hpcvideo.tasks.picture_file import COLOURS, INK, check_suffix, write_picture
 from hpcvideo.training.predict import Prediction
 
-SUFFIXES = (".png", ".svg")
-_INK, _RULE = "#1b2733", "#d5dbe1"
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's
 _FAINTEST = 0.25
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "timeline", "font.family": ["DejaVu Sans"], "font.size": 9.5,
-    "text.color": _INK, "axes.labelcolor": _INK, "xtick.color": _INK, "ytick.color": _INK, "axes.edgecolor": _RULE,
-    "xtick.major.size": 0, "ytick.major.size": 0, "axes.titlesize": 10.5, "axes.titleweight": "bold",
-    "axes.titlelocation": "left", "axes.axisbelow": True, "grid.color": _RULE, "grid.linewidth": 0.7,
-    "axes.spines.top": False, "axes.spines.right": False,
-}  # fmt: skip
-
-
-def check_suffix(path: Path) -> None:
-    """Raise InputError where the name of a picture to be says no format that is written."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{path}: a timeline is drawn as {' or '.join(SUFFIXES)}")
+TIMELINES_ARE = "a timeline is"
+"""For `check_suffix`."""
 
 
 def write_timeline(path: Path, prediction: Prediction) -> None:
@@ -36,17 +19,8 @@ def write_timeline(path: Path, prediction: Prediction) -> None:
 
     Raises InputError as check_suffix, OperationFailed where the file cannot be written.
     """
-    check_suffix(path)
-    kind = path.suffix.lower()[1:]
-    with matplotlib.rc_context(_STYLE):
-        buffer = io.BytesIO()
-        draw_timeline(prediction).savefig(
-            buffer, format=kind, dpi=130, bbox_inches="tight", metadata={"Software" if kind == "png" else "Date": None}
-        )
-    try:
-        path.write_bytes(buffer.getvalue())
-    except OSError as error:
-        raise OperationFailed(f"{path}: cannot be written: {error.strerror}") from error
+    check_suffix(path, TIMELINES_ARE)
+    write_picture(path, lambda: draw_timeline(prediction), "timeline", cropped=True)
 
 
 def draw_timeline(prediction: Prediction) -> Figure:
@@ -60,14 +34,14 @@ def draw_timeline(prediction: Prediction) -> Figure:
         shade = _FAINTEST + (1 - _FAINTEST) * segment.score / highest
         axes.barh(
             lane, segment.end - segment.begin, left=segment.begin, height=0.62, alpha=shade,
-            color=_COLOURS[lane % len(_COLOURS)], edgecolor="white", linewidth=0.8,
+            color=COLOURS[lane % len(COLOURS)], edgecolor="white", linewidth=0.8,
         )  # fmt: skip
     told = set()
     for segment in prediction.segments:  # the score of each lane's best
         if segment.label not in told:
             told.add(segment.label)
             middle = (segment.begin + segment.end) / 2
-            ink = "white" if segment.score > highest / 2 else _INK
+            ink = "white" if segment.score > highest / 2 else INK
             lane = lanes.index(segment.label)
             axes.text(middle, lane, f"{segment.score:.2f}", ha="center", va="center", fontsize=8, color=ink)
     axes.set_yticks(range(len(lanes)), lanes)

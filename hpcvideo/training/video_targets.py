@@ -23,13 +23,14 @@ class VideoTargets:
 
     def __call__(self, samples: Tensor, frame_numbers: Tensor) -> Mapping[str, Any]:
         numbers = samples.tolist()
-        seconds = torch.stack([self._seconds(*pair) for pair in zip(numbers, frame_numbers, strict=True)])
-        return self.make([self.shards.video(number) for number in numbers], SeenFrames(frame_numbers, seconds))
+        videos = [self.shards.video(number) for number in numbers]
+        rows = zip(numbers, videos, frame_numbers, strict=True)
+        seconds = torch.stack([self._seconds(number, video.fps, frames) for number, video, frames in rows])
+        return self.make(videos, SeenFrames(frame_numbers, seconds))
 
-    def _seconds(self, sample: int, frames: Tensor) -> Tensor:
+    def _seconds(self, sample: int, fps: float, frames: Tensor) -> Tensor:
         """When the source shows these frames, float64 [frames]; by its frame rate where the set has no clock of it."""
         shown = torch.from_numpy(self.shards.source_frames(sample)[1].astype("float64"))[frames]
         if shown.isnan().any():
-            fps = self.shards.video(sample).fps
             return frames.double() / fps if fps > 0 else frames.double()
         return shown

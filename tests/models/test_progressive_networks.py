@@ -10,14 +10,7 @@ from hpcvideo.models.temporal_convolution import InflatedBottleneck
 from tests.models.progressive_nets import NETS, clips_of, equal, in_fragments, make, placed
 from tests.models.progressive_reference import convolve, norm, resnet_map, slowfast_maps
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny tensors: a second thread would only wait, and on a busy machine long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_lean_state_is_kept_in_front_of_temporal_convolutions_alone():

@@ -10,14 +10,7 @@ from hpcvideo.models.inflated import InflatedResNet
 from tests.models.progressive_nets import NETS, clips_of, cuts_of, equal, in_fragments, make, placed
 from tests.models.progressive_reference import fragment_logits
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny tensors: a second thread would only wait, and on a busy machine long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize(("name", "options"), placed(NETS))

@@ -11,14 +11,7 @@ from hpcvideo.models.progressive_network import FragmentNetwork
 from hpcvideo.models.progressive_state import Carry, State
 from hpcvideo.models.temporal_convolution import TemporalConvolution
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tiny tensors: a second thread would only wait, and on a busy machine long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def features_of(frames, batch=2):

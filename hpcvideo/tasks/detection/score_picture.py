@@ -2,50 +2,28 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from hpcvideo.errors import InputError, OperationFailed
 from hpcvideo.tasks.detection.breakdown import Bucket
 from hpcvideo.tasks.detection.detection_scores import ClassScore, DetectionScores
+from hpcvideo.tasks.picture_file import COLOURS, INK, check_suffix, write_picture
 
-SUFFIXES = (".png", ".svg")
-_INK, _RULE, _QUIET = "#1b2733", "#d5dbe1", "#5b6770"
-_BLUE, _ORANGE, _GREEN = "#0072b2", "#d55e00", "#009e73"  # Okabe and Ito's, told apart by colour-blind readers
+_QUIET = "#5b6770"
+_BLUE, _ORANGE, _GREEN = COLOURS[:3]
 _MOST_CLASSES = 24
 """Of more classes the best and the worst are drawn, half of each."""
-
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "detections", "font.family": ["DejaVu Sans"], "font.size": 9.5,
-    "text.color": _INK, "axes.labelcolor": _INK, "xtick.color": _INK, "ytick.color": _INK, "axes.edgecolor": _RULE,
-    "xtick.major.size": 0, "ytick.major.size": 0, "axes.titlesize": 10.5, "axes.titleweight": "bold",
-    "axes.titlelocation": "left", "axes.axisbelow": True, "grid.color": _RULE, "grid.linewidth": 0.7,
-    "axes.spines.top": False, "axes.spines.right": False,
-}  # fmt: skip
 
 
 def write_score_picture(path: Path, scores: DetectionScores, title: str) -> None:
     """Draw into the format that the suffix names. Raises InputError for another one, OperationFailed where the file cannot
     be written."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{path}: scores are drawn as {' or '.join(SUFFIXES)}")
-    kind = path.suffix.lower()[1:]
-    with matplotlib.rc_context(_STYLE):
-        buffer = io.BytesIO()
-        _draw(scores, title).savefig(
-            buffer, format=kind, dpi=130, metadata={"Software" if kind == "png" else "Date": None}
-        )
-    try:
-        path.write_bytes(buffer.getvalue())
-    except OSError as error:
-        raise OperationFailed(f"{path}: {error.strerror}") from error
+    check_suffix(path, "scores are")
+    write_picture(path, lambda: _draw(scores, title), "detections")
 
 
 def _draw(scores: DetectionScores, title: str) -> Figure:
@@ -83,7 +61,7 @@ def _buckets(axes: Axes, buckets: Sequence[Bucket], base: float, title: str, col
     values = [bucket.average_map or 0.0 for bucket in buckets]
     bars = axes.bar(range(len(buckets)), values, color=colour, width=0.66)
     said = ["no action" if bucket.average_map is None else f"{bucket.average_map:.1%}" for bucket in buckets]
-    axes.axhline(base, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.axhline(base, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     for label in axes.bar_label(bars, said, fontsize=8, padding=3):  # on white, as the line may run through them
         label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.8})
     axes.annotate(f"all {base:.1%}", (1.0, base), xycoords=("axes fraction", "data"), xytext=(3, 0),
@@ -116,7 +94,7 @@ def _classes(axes: Axes, classes: Sequence[ClassScore], of: int) -> None:
     axes.set_title(f"AP by class{some}")
     axes.set_xlabel("mean over thresholds; behind it: actions / detections")
     if some:
-        axes.axhline(len(classes) / 2 - 0.5, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
+        axes.axhline(len(classes) / 2 - 0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)))
 
 
 def _shown_classes(classes: Sequence[ClassScore]) -> list[ClassScore]:

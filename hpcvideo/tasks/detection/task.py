@@ -22,12 +22,12 @@ from hpcvideo.tasks.detection.post_processing import PostProcessing, detect
 from hpcvideo.tasks.detection.tiou import tiou_thresholds
 from hpcvideo.tasks.detection.video_class_scores import VideoClassScores, read_video_class_scores
 from hpcvideo.tasks.detection.video_spans import Span, actions_within, duration_of, video_spans
-from hpcvideo.tasks.protocol import LabelledVideo, SeenFrames, Targets
+from hpcvideo.tasks.protocol import LabelledVideo, SeenFrames, Targets, UsualAnswers
 
 _DETECTION, _ACTION = 4, 3  # numbers of one in a row: begin, end, score, label; begin, end, label
 
 
-class Detection(BaseModel):
+class Detection(UsualAnswers, BaseModel):
     """num_classes: of actions. bins: into how many the model divides its span of a video, its `snippets`.
 
     span: what the bins lie over, the whole video or the window that a clip is. tiou: thresholds of the metric. sigma, most,
@@ -82,11 +82,6 @@ class Detection(BaseModel):
         return False
 
     @property
-    def future_frames(self) -> int:
-        """None."""
-        return 0
-
-    @property
     def targets(self) -> Targets:
         """Entries: spans, limits float64 [batch, 2], seconds that the bins cover, and of the whole video; segments float32
         [batch, actions, 2] as fractions of the span, action_labels int64 [batch, actions] (-1 pads); truth float64 [batch,
@@ -136,10 +131,6 @@ class Detection(BaseModel):
         weights = batch["weights"].to(outputs.device).double()
         losses = torch.stack(list(parts.values())).double().sum(dim=0)
         return (torch.stack([torch.ones_like(weights), losses]) * weights).sum(dim=1).cpu()
-
-    def predictions(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor | None:
-        """None: there is no one class a video."""
-        return None
 
     def detections(self, outputs: Tensor, batch: Mapping[str, Any]) -> list[Tensor]:
         """Of each video float64 [found, 4]: begin and end in seconds, score, label; best first. outputs: of all anchors.
