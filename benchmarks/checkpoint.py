@@ -19,9 +19,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from command_line import timed_teller
 from rank_processes import RanksFailed, answer_of, start_here
 from report import Claim, machine, show
-from rich.console import Console
 from slow_disk import NoSlowDisk, slow_disk
 
 from hpcvideo.distributed.environment import child_variables, without_launcher
@@ -98,11 +98,7 @@ def main() -> None:
     options = parse()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the ranks are ended and the disk is taken away then too
     begin = time.monotonic()
-    console = Console(stderr=True, highlight=False)
-
-    def tell(text: str) -> None:
-        console.print(f"{time.monotonic() - begin:5.0f} s  {text}", markup=False, soft_wrap=True)
-
+    tell = timed_teller()
     environment = machine(_PACKAGES, sorted(os.sched_getaffinity(0)))
     claim = stall_claim(options.quick, options.megabytes_per_second, tell)
     show([claim], environment, time.monotonic() - begin, options.json)

@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from command_line import timed_teller
 from contestant import ContestantFailed
 from material import mpiexec
 from report import Claim, machine, show
-from rich.console import Console
 
 from hpcvideo.config.load import find_config
 from hpcvideo.data.synthetic import write_motion_videos
@@ -173,11 +173,7 @@ def main() -> None:
         parser.error(f"--seeds {options.seeds}: 1 or more expected")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the run in hand is ended and the folder removed then too
     begin = time.monotonic()
-    console = Console(stderr=True, highlight=False)
-
-    def tell(text: str) -> None:
-        console.print(f"{time.monotonic() - begin:5.0f} s  {text}", markup=False, soft_wrap=True)
-
+    tell = timed_teller()
     environment = machine(_PACKAGES, sorted(os.sched_getaffinity(0)))
     with tempfile.TemporaryDirectory(prefix="hpcvideo-large-batch-") as folder:
         claims = measure(Bench(Path(folder), QUICK if options.quick else FULL, tell), range(1, options.seeds + 1))

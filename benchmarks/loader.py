@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from command_line import claims_parser, parse_claims, timed_teller
 from contestant import FOLDER, run_once
 from frame_read import frame_readers
 from loader_bench import DOCUMENTED, LIMITS, OURS, TUNED, VIDEO, Bench
@@ -26,7 +27,6 @@ from material import link_sources, mean_jpeg_bytes, mpiexec, repeat_set
 from memory import peak_megabytes
 from peer_venv import DEFAULT_FOLDER
 from report import Claim, machine, show
-from rich.console import Console
 from rounds import Rounds, take_turns
 
 _SHORT_SIDE = 256
@@ -213,18 +213,13 @@ def measure(bench: Bench, wanted: set[str]) -> list[Claim]:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer videos and 3 rounds: a look, not a measurement")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there instead of printing a table")
-    parser.add_argument("--only", metavar="CLAIM,...", help=f"some of: {', '.join(_CLAIMS)}")
+    parser = claims_parser(__doc__, _CLAIMS, "fewer videos and 3 rounds: a look, not a measurement")
     parser.add_argument("--clips", type=Path, metavar="DIR", help="videos of 200 to 400 frames to use")
     parser.add_argument("--workers", type=int, default=min(8, len(os.sched_getaffinity(0))), help="workers and cores")
     parser.add_argument("--rounds", type=int, help="rounds a measurement (7, with --quick 3)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="an empty folder for all that is made, not removed")
     parser.add_argument("--venvs", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="where the peers are installed")
-    options = parser.parse_args()
-    if unknown := set((options.only or "").split(",")) - {"", *_CLAIMS}:
-        parser.error(f"--only {', '.join(sorted(unknown))}: known are {', '.join(_CLAIMS)}")
+    options = parse_claims(parser, _CLAIMS)
     cores = len(os.sched_getaffinity(0))
     if not 1 <= options.workers <= cores:
         parser.error(f"--workers {options.workers}: 1 to {cores} expected, the cores of this machine")
@@ -235,8 +230,7 @@ def main() -> None:
     options = parse()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started and made is cleared away then too
     begin = time.monotonic()
-    console = Console(stderr=True, highlight=False)
-    wanted = set((options.only or ",".join(_CLAIMS)).split(","))
+    tell = timed_teller()
     with ExitStack() as stack:
         if options.keep:
             options.keep.mkdir(parents=True, exist_ok=True)
@@ -244,13 +238,10 @@ def main() -> None:
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hpcvideo-benchmark-")))
 
-        def tell(text: str) -> None:
-            console.print(f"{time.monotonic() - begin:5.0f} s  {text}", markup=False)
-
         bench = Bench(options, folder, tell)
         os.sched_setaffinity(0, bench.cores)
         environment = machine(_PACKAGES, bench.cores)
-        claims = measure(bench, wanted)
+        claims = measure(bench, options.wanted)
         environment["material"] = bench.clips.origin
         if "material" in vars(bench):
             environment["videos"] = len(bench.material.videos)

@@ -8,17 +8,15 @@ order of two events, with carried state and without: see docs/progressive.md.
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from command_line import claims_parser, parse_claims, timed_teller
 from event_order import order_claims
 from progressive_costs import memory_claim, time_claims
 from report import Claim, machine, show
-from rich.console import Console
 from training_steps import alone
 
 CLAIMS = (
@@ -42,22 +40,12 @@ def measure(wanted: set[str], quick: bool, tell: Callable[[str], None]) -> list[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="smaller pictures and shorter training: a look, no measurement")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there instead of printing a table")
-    parser.add_argument("--only", metavar="CLAIM,...", help=f"some of: {', '.join(CLAIMS)}")
-    options = parser.parse_args()
-    wanted = set((options.only or ",".join(CLAIMS)).split(","))
-    if unknown := wanted - set(CLAIMS):
-        parser.error(f"--only {', '.join(sorted(unknown))}: known are {', '.join(CLAIMS)}")
+    quick = "smaller pictures and shorter training: a look, no measurement"
+    options = parse_claims(claims_parser(__doc__, CLAIMS, quick), CLAIMS)
     begin = time.monotonic()
-    console = Console(stderr=True, highlight=False)
-
-    def tell(text: str) -> None:
-        console.print(f"{time.monotonic() - begin:5.0f} s  {text}", markup=False, soft_wrap=True)
-
+    tell = timed_teller()
     environment = machine(("hpcvideo", "torch", "numpy"), sorted(os.sched_getaffinity(0)))
-    claims = measure(wanted, options.quick, tell)
+    claims = measure(options.wanted, options.quick, tell)
     show(claims, environment, time.monotonic() - begin, options.json)
 
 

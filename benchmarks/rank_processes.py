@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,20 @@ def start_here(command: Sequence[str], ranks: int, variables: Mapping[str, str])
         )
         for rank in range(ranks)
     ]  # fmt: skip
+
+
+def fork_ranks(ranks: int, work: Callable[[int, int], None]) -> None:
+    """`work(rank, port)` on so many ranks: this process is rank 0, copies of it are the others. They meet at the port."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    for rank in range(1, ranks):
+        if os.fork() == 0:
+            try:
+                work(rank, port)
+            finally:
+                os._exit(0)
+    work(0, port)
 
 
 def answer_of(processes: Sequence[subprocess.Popen[str]], out: Path, patience_seconds: float) -> dict[str, Any]:

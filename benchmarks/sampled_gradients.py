@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command_line import timed_teller
 from report import Claim, machine, show
-from rich.console import Console
 
 from hpcvideo.distributed.environment import child_variables, without_launcher
 
@@ -135,11 +135,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     options = parse()
     begin = time.monotonic()
-    console = Console(stderr=True, highlight=False)
-
-    def tell(text: str) -> None:
-        console.print(f"{time.monotonic() - begin:5.0f} s  {text}", markup=False, soft_wrap=True)
-
+    tell = timed_teller()
     environment = machine(_PACKAGES, sorted(os.sched_getaffinity(0)))
     claims: list[Claim] = []
     if "memory" in options.parts:

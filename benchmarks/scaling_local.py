@@ -18,9 +18,9 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 
+from command_line import timed_teller
 from rank_processes import RanksFailed
 from report import Claim, machine, show
-from rich.console import Console
 from scaling_prediction import Case, cases_of
 from scaling_sweep import FULL, HOSTS, METHODS, QUICK, SHARE, HostsError, Plan, Told, measure
 
@@ -64,11 +64,7 @@ def main() -> None:
     options = parse()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # hosts are taken down then too
     begin = time.monotonic()
-    console = Console(stderr=True, highlight=False)
-
-    def tell(text: str) -> None:
-        console.print(f"{time.monotonic() - begin:5.0f} s  {text}", markup=False, soft_wrap=True)
-
+    tell = timed_teller()
     plan = QUICK if options.quick else FULL
     environment = machine(_PACKAGES, sorted(os.sched_getaffinity(0)))
     try:

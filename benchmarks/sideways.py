@@ -8,16 +8,15 @@ frames. What is learnt: temporal laws (sideways_laws.py) and future frames (side
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from command_line import claims_parser, parse_claims, timed_teller
 from report import Claim, machine, show
 from rich.console import Console
 from rich.table import Table
@@ -64,30 +63,14 @@ def scheme_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="smaller pictures, fewer rounds and steps: a look")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there instead of printing a table")
-    parser.add_argument("--only", metavar="PART,...", help=f"some of: {', '.join(PARTS)}")
-    options = parser.parse_args()
-    if unknown := set((options.only or "").split(",")) - {"", *PARTS}:
-        parser.error(f"--only {', '.join(sorted(unknown))}: known are {', '.join(PARTS)}")
-    return options
-
-
 def main() -> None:
-    options = parse()
+    options = parse_claims(claims_parser(__doc__, PARTS, "smaller pictures, fewer rounds and steps: a look", "PART"), PARTS)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # contestants are ended then too
     begin = time.monotonic()
-    console = Console(stderr=True, highlight=False)
-
-    def tell(text: str) -> None:
-        console.print(f"{time.monotonic() - begin:5.0f} s  {text}", markup=False, soft_wrap=True)
-
+    tell = timed_teller()
     cores = sorted(os.sched_getaffinity(0))
     environment = machine(_PACKAGES, cores)
-    claims = measure(set((options.only or ",".join(PARTS)).split(",")), options.quick, len(cores), tell)
+    claims = measure(options.wanted, options.quick, len(cores), tell)
     show(claims, environment, time.monotonic() - begin, options.json)
     for claim in claims:
         if options.json is None and "table" in claim.details:

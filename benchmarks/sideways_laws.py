@@ -24,9 +24,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from command_line import timed_teller
 from rank_processes import answer_of, start_here
 from report import Claim, machine, show
-from rich.console import Console
 from unit_training import Course, Training
 
 from hpcvideo.data.synthetic import DIRECTIONS
@@ -202,11 +202,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there instead of printing a table")
     options = parser.parse_args()
     begin = time.monotonic()
-    console = Console(stderr=True, highlight=False)
-
-    def tell(text: str) -> None:
-        console.print(f"{time.monotonic() - begin:5.0f} s  {text}", markup=False, soft_wrap=True)
-
+    tell = timed_teller()
     environment = machine(("hpcvideo", "torch", "deepspeed", "numpy"), sorted(os.sched_getaffinity(0)))
     show(claims(options.quick, tell), environment, time.monotonic() - begin, options.json)
 

@@ -8,16 +8,14 @@ docs/benchmarks.md.
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
+from command_line import claims_parser, parse_claims, timed_teller
 from report import Claim, machine, show
-from rich.console import Console
 from step_claims import Bench, bf16_claim, inflated_claims, machine_arithmetic, plain_claim, tsn_claim
 from training_steps import alone
 
@@ -54,30 +52,15 @@ def measure(wanted: set[str], quick: bool, cores: list[int], tell: Callable[[str
     return sorted(claims, key=lambda claim: CLAIMS.index(claim.name))
 
 
-def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="smaller pictures and 3 rounds: a look, not a measurement")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there instead of printing a table")
-    parser.add_argument("--only", metavar="CLAIM,...", help=f"some of: {', '.join(CLAIMS)}")
-    options = parser.parse_args()
-    if unknown := set((options.only or "").split(",")) - {"", *CLAIMS}:
-        parser.error(f"--only {', '.join(sorted(unknown))}: known are {', '.join(CLAIMS)}")
-    return options
-
-
 def main() -> None:
-    options = parse()
+    quick = "smaller pictures and 3 rounds: a look, not a measurement"
+    options = parse_claims(claims_parser(__doc__, CLAIMS, quick), CLAIMS)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # contestants are ended then too
     begin = time.monotonic()
-    console = Console(stderr=True, highlight=False)
-
-    def tell(text: str) -> None:
-        console.print(f"{time.monotonic() - begin:5.0f} s  {text}", markup=False, soft_wrap=True)
-
+    tell = timed_teller()
     cores = sorted(os.sched_getaffinity(0))
     environment = machine(_PACKAGES, cores) | {"arithmetic": machine_arithmetic()}
-    claims = measure(set((options.only or ",".join(CLAIMS)).split(",")), options.quick, cores, tell)
+    claims = measure(options.wanted, options.quick, cores, tell)
     show(claims, environment, time.monotonic() - begin, options.json)
 
 

@@ -7,7 +7,6 @@ micro_batches. Answers requests as loader_contestants/serve.py says; a request's
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import time
 from itertools import islice, repeat
@@ -20,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "loader_contestants"))
 import torch
 import torch._dynamo  # imported before the fork, as is DeepSpeed: the first optimizer would do it
 import torch.distributed as dist
+from rank_processes import fork_ranks
 from serve import config, serve
 from training_steps import LARGEST_NORM, LEARNING_RATE, Rank, Workload, method_of
 
@@ -102,16 +102,7 @@ def facts_of(method: Method, phases: dict[str, float]) -> dict[str, Any]:
 
 def main() -> None:
     facts = config()
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    for rank in range(1, facts["ranks"]):
-        if os.fork() == 0:
-            try:
-                work(facts, rank, port)
-            finally:
-                os._exit(0)
-    work(facts, 0, port)
+    fork_ranks(facts["ranks"], lambda rank, port: work(facts, rank, port))
 
 
 if __name__ == "__main__":

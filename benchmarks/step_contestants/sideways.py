@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "loader_contestants"))
 import torch
 import torch._dynamo  # imported before the fork, as is DeepSpeed: the first optimizer would do it
 import torch.distributed as dist
+from rank_processes import fork_ranks
 from serve import config
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from training_steps import LARGEST_NORM, LEARNING_RATE, Rank, Workload, method_of
@@ -181,16 +181,7 @@ def _micro_batches(facts: dict[str, Any]) -> int:
 
 def main() -> None:
     facts = config()
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    for rank in range(1, facts["ranks"]):
-        if os.fork() == 0:
-            try:
-                work(facts, rank, port)
-            finally:
-                os._exit(0)
-    work(facts, 0, port)
+    fork_ranks(facts["ranks"], lambda rank, port: work(facts, rank, port))
 
 
 if __name__ == "__main__":

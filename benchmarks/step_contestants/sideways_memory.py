@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 import torch.distributed as dist
+from rank_processes import fork_ranks
 from saved_bytes import PeakSaved
 from torch import Tensor
 from torch.nn import functional
@@ -109,16 +109,7 @@ def work(facts: dict[str, Any], rank: int, port: int) -> None:
 
 def main() -> None:
     facts = json.loads(sys.argv[1])
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    for rank in range(1, facts["ranks"]):
-        if os.fork() == 0:
-            try:
-                work(facts, rank, port)
-            finally:
-                os._exit(0)
-    work(facts, 0, port)
+    fork_ranks(facts["ranks"], lambda rank, port: work(facts, rank, port))
 
 
 if __name__ == "__main__":
