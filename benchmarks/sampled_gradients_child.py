@@ -10,11 +10,11 @@ import os
 import statistics
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
+from saved_bytes import PeakSaved
 from torch import Tensor
 
 from hpcvideo.config.schema import RecipeConfig
@@ -45,35 +45,6 @@ def peak() -> int:
 
 def reset_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
-
-
-class SavedForBackward:
-    """Bytes that autograd keeps for backward, parameters and the given tensors apart; each piece of memory counts once."""
-
-    def __init__(self, apart: set[int]) -> None:
-        self.largest = self._now = 0
-        self._apart, self._holders = apart, Counter[int]()
-
-    def pack(self, tensor: Tensor) -> _Saved:
-        return _Saved(self, tensor)
-
-    def hold(self, tensor: Tensor, sign: int) -> None:
-        memory = tensor.untyped_storage()
-        if memory.data_ptr() in self._apart:
-            return
-        self._holders[memory.data_ptr()] += sign
-        if self._holders[memory.data_ptr()] == (1 if sign > 0 else 0):
-            self._now += sign * memory.nbytes()
-            self.largest = max(self.largest, self._now)
-
-
-class _Saved:
-    def __init__(self, count: SavedForBackward, tensor: Tensor) -> None:
-        self.count, self.tensor = count, tensor
-        count.hold(tensor, 1)
-
-    def __del__(self) -> None:
-        self.count.hold(self.tensor, -1)
 
 
 def video(case: dict[str, Any]) -> dict[str, Any]:
@@ -123,11 +94,10 @@ def memory(case: dict[str, Any], place: Any, device: Device) -> dict[str, Any]:
     made = resident()
     batch = video(case)
     ready = resident()
-    counted = SavedForBackward({tensor.untyped_storage().data_ptr() for tensor in model.parameters()})
     reset_peak()
     begin = time.perf_counter()
     method.set_learning_rate(0.001)
-    with torch.autograd.graph.saved_tensors_hooks(counted.pack, lambda saved: saved.tensor):
+    with PeakSaved(model.parameters()) as saved:
         result = method.step(iter([batch]), 0, PhaseClock())
     seconds = time.perf_counter() - begin
     most = peak()
@@ -135,7 +105,7 @@ def memory(case: dict[str, Any], place: Any, device: Device) -> dict[str, Any]:
     features = 2 * 4 * case["snippets"] * model.feature_channels
     return {
         "above_base": most - base, "above_model": most - made, "passes": most - ready - trained - features,
-        "saved": counted.largest, "seconds": seconds, "loss": result.loss, "facts": method.facts(),
+        "saved": saved.peak, "seconds": seconds, "loss": result.loss, "facts": method.facts(),
     }  # fmt: skip
 
 

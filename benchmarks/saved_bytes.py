@@ -21,6 +21,10 @@ class PeakSaved(saved_tensors_hooks):
         """Bytes that are held, and the most that were."""
         super().__init__(self._keep, lambda kept: kept.tensor)
 
+    def __enter__(self) -> PeakSaved:  # type: ignore[override]
+        super().__enter__()
+        return self
+
     def _keep(self, tensor: Tensor) -> _Kept:
         place, size = tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes()
         if place in self._own:

@@ -66,8 +66,7 @@ def in_steps(facts: dict[str, Any], frames: int, rank: int, device: torch.device
         messages = max(messages, executor.size)
 
     executor = Executor(schedule, workers, exchange, look)  # when a unit has sent all, the messages of two steps are there
-    saved = PeakSaved(network.parameters())
-    with saved:
+    with PeakSaved(network.parameters()) as saved:
         for _ in range(CLIPS):
             executor.begin_clip()
             for step in range(1, schedule.steps + 1):
@@ -83,8 +82,7 @@ def whole(facts: dict[str, Any], frames: int) -> dict[str, int]:
     network = network_of(facts, frames).train()
     network.per_frame = True
     clips = torch.rand(facts["batch"], frames, 3, facts["size"], facts["size"])
-    saved = PeakSaved([*network.parameters(), clips])
-    with saved:
+    with PeakSaved([*network.parameters(), clips]) as saved:
         outputs = network(clips)
         torch.stack([loss_of(outputs[:, step]) for step in range(outputs.shape[1])]).mean().backward()
     return {"messages": 0, "buffers": 0, "saved": saved.peak, "total": saved.peak}

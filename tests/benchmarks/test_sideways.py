@@ -60,9 +60,8 @@ def test_slots_are_the_closed_forms(units: int, frames: int) -> None:
 
 def test_held_bytes_are_those_of_tensors_and_go_with_their_graph() -> None:
     layer = nn.Linear(8, 8)
-    saved = PeakSaved(layer.parameters())
     given = torch.rand(4, 8)
-    with saved:
+    with PeakSaved(layer.parameters()) as saved:
         first = layer(given).relu()  # keeps what it was given, and the relu's output
         one = saved.now
         second = layer(first)  # keeps its input, which is that output
