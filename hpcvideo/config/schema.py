@@ -215,6 +215,9 @@ class EvaluationConfig(_Section):
         Literal[1, 3, 10], Field(description="1: centre; 3: along the longer side; 10: corners, centre, all mirrored too")
     ] = 1
     full_resolution: Annotated[bool, Field(description="crops of data.short_side instead of data.size")] = False
+    window_overlap: Annotated[
+        float, Field(ge=0, le=0.9, description="what neighbouring windows share where actions are found in snippet_window")
+    ] = 0.5
     average: Annotated[
         Literal["logits", "softmax", "max"],
         Field(description="what is averaged over the views of a video; max: the largest logit of each class counts"),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hpcvideo.data.clip_tasks import EVALUATION
 from hpcvideo.data.clip_view import ClipView
-from hpcvideo.data.sample_order import SampleOrder, evaluation_batch, evaluation_steps
+from hpcvideo.data.sample_order import SampleOrder, Views, evaluation_batch, evaluation_steps
 from hpcvideo.data.stream_order import StreamOrder
 
 
@@ -60,10 +60,12 @@ def training_plans(
                 yield from _pieces_of(whole, cuts)
 
 
-def evaluation_plans(samples: int, view: ClipView, batch: int, rank: int, world_size: int) -> Iterator[BatchPlan]:
+def evaluation_plans(
+    samples: int, view: ClipView, batch: int, rank: int, world_size: int, views_of: Views
+) -> Iterator[BatchPlan]:
     """The batches in which a rank scores its share of `samples` videos, `batch` clips at a time; see evaluation_batch."""
-    for step in range(evaluation_steps(samples, batch, world_size, view.test_views)):
-        chosen, views, weights = evaluation_batch(samples, step, batch, rank, world_size, view.test_views)
+    for step in range(evaluation_steps(samples, batch, world_size, views_of)):
+        chosen, views, weights = evaluation_batch(samples, step, batch, rank, world_size, views_of)
         whole = BatchPlan(chosen, np.full(batch, EVALUATION, np.int64), views, weights)
         yield from _pieces_of(whole, view.test_pieces) if view.test_pieces else (whole,)
 

@@ -39,6 +39,11 @@ class ClipSource:
     one_label: bool = True
 
 
+def clip_stream(seed: int, epoch: int, sample: int) -> KeyedStream:
+    """What a training clip's draws come from: the frames first, then the crop."""
+    return KeyedStream(_CLIP_PURPOSE, seed, epoch, sample)
+
+
 class ClipCutter:
     """Carries out tasks, for one thread. What a clip holds depends on (seed, epoch, sample) alone."""
 
@@ -88,7 +93,7 @@ class ClipCutter:
                 + ONE_LABEL_REMEDY
             )
         # Every part of a clip draws all of it anew: the same frames and the same crop, whoever cuts which part.
-        stream = None if task.epoch == EVALUATION else KeyedStream(_CLIP_PURPOSE, source.seed, task.epoch, sample)
+        stream = None if task.epoch == EVALUATION else clip_stream(source.seed, task.epoch, sample)
         view = source.view
         chosen = view.choose_frames(video.num_frames, stream, task.view)
         box = view.choose_box(video.width, video.height, stream, task.view)

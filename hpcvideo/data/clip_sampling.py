@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,21 @@ class SnippetLayout:
     window: int | None = None
 
 
+def windows_of(num_frames: int, window: int, overlap: float) -> int:
+    """How many windows of `window` frames cover a video if neighbours share at least the part `overlap` of one."""
+    return 1 + ceil(max(0, num_frames - window) / max(1, int(window * (1 - overlap))))
+
+
+def snippet_span(
+    num_frames: int, layout: SnippetLayout, stream: KeyedStream | None, clip: int = 0, clips: int = 1
+) -> tuple[int, int]:
+    """(first frame, frames) of the part of a video over which its snippets lie: see snippet_frames."""
+    span = min(layout.window or num_frames, num_frames)
+    if stream is not None:
+        return stream.integer(num_frames - span + 1), span
+    return (num_frames - span) // 2 if clips == 1 else clip * (num_frames - span) // (clips - 1), span
+
+
 def snippet_frames(
     num_frames: int, frames: int, layout: SnippetLayout, stream: KeyedStream | None, clip: int = 0, clips: int = 1
 ) -> NDArray[np.int64]:
@@ -72,10 +88,7 @@ def snippet_frames(
     _check(num_frames, frames, clip, clips)
     if frames % layout.count:
         raise ValueError(f"{frames} frames do not divide into {layout.count} snippets")
-    span = min(layout.window or num_frames, num_frames)
-    start = stream.integer(num_frames - span + 1) if stream is not None else clip * (num_frames - span) // max(1, clips - 1)
-    if stream is None and clips == 1:
-        start = (num_frames - span) // 2
+    start, span = snippet_span(num_frames, layout, stream, clip, clips)
     length = frames // layout.count
     middles = start + (2 * np.arange(layout.count, dtype=np.int64) + 1) * span // (2 * layout.count)
     within = np.arange(length, dtype=np.int64) * layout.stride - (length * layout.stride) // 2

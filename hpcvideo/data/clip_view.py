@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcvideo.data.augment import CropBox, center_crop, mirror, multi_scale_crop, scoring_crop
-from hpcvideo.data.clip_sampling import SnippetLayout, dense_frames, segment_frames, snippet_frames
+from hpcvideo.data.clip_sampling import (
+    SnippetLayout,
+    dense_frames,
+    segment_frames,
+    snippet_frames,
+    snippet_span,
+    windows_of,
+)
 from hpcvideo.data.rand_augment import RandAugment
 from hpcvideo.distributed.keyed_random import KeyedStream
 
@@ -20,7 +27,8 @@ class ClipView:
     future_frames: how many of `frames` lie behind those that the model sees.
     mirrored_labels: (label, what it is when seen in a mirror) for the labels that change.
     test_clips, test_crops, full_resolution: with how many views, and of which size, a video is scored.
-    snippets: how they lie, of sampling `snippets`.
+    snippets: how they lie, of sampling `snippets`. window_overlap: score a video in as many windows of snippets as cover it,
+    neighbours sharing so much of one, and not in test_clips; None where snippets span the whole video.
     pieces: of training clips that are delivered one after another, [first, end) of the clip's frames each; a row an epoch,
     in turn. test_pieces: the same of clips for scoring, combination: what is made of them, in words. piece_steps: every
     piece of a training clip is a step of its own.
@@ -40,6 +48,7 @@ class ClipView:
     full_resolution: bool = False
     future_frames: int = 0
     snippets: SnippetLayout | None = None
+    window_overlap: float | None = None
     pieces: tuple[tuple[tuple[int, int], ...], ...] = ()
     test_pieces: tuple[tuple[int, int], ...] = ()
     combination: str = ""
@@ -47,8 +56,12 @@ class ClipView:
 
     @property
     def test_views(self) -> int:
-        """Clips with which each video is scored."""
+        """Clips with which each video is scored; of windows that cover it see `views_of`."""
         return self.test_clips * self.test_crops
+
+    def views_of(self, num_frames: int) -> int:
+        """Clips with which a video of so many frames is scored."""
+        return self._test_clips_of(num_frames) * self.test_crops
 
     @property
     def test_size(self) -> int:
@@ -86,6 +99,8 @@ class ClipView:
         assert self.snippets is not None
         count, window = self.snippets.count, self.snippets.window
         where = "the whole video" if window is None else f"{self.test_clips} windows of {window} frames"
+        if self.window_overlap is not None:
+            where = f"each of the windows of {window} frames that cover the video and share {self.window_overlap:.0%}"
         crops = "centre crop" if self.test_crops == 1 else f"{self.test_crops} crops"
         size = f"{self.test_size}x{self.test_size}"
         return f"{count} snippets of {self.frames // count} frames over {where}, {crops} of {size}"
@@ -101,10 +116,20 @@ class ClipView:
             return dense_frames(num_frames, self.frames, self.frames, None, view // self.test_crops, self.test_clips)
         clip = view // self.test_crops
         if self.snippets is not None:
-            return snippet_frames(num_frames, self.frames, self.snippets, stream, clip, self.test_clips)
+            return snippet_frames(num_frames, self.frames, self.snippets, stream, clip, self._test_clips_of(num_frames))
         if self.sampling == "dense":
             return dense_frames(num_frames, self.frames, self.window, stream, clip, self.test_clips)
         return segment_frames(num_frames, self.frames, stream, clip, self.test_clips)
+
+    def choose_span(self, num_frames: int, stream: KeyedStream | None, view: int = 0) -> tuple[int, int]:
+        """(first frame, frames) of what a clip of snippets lies over; the whole video for all other clips."""
+        layout = self.snippets or SnippetLayout(1)
+        return snippet_span(num_frames, layout, stream, view // self.test_crops, self._test_clips_of(num_frames))
+
+    def _test_clips_of(self, num_frames: int) -> int:
+        if self.window_overlap is None or self.snippets is None or self.snippets.window is None:
+            return self.test_clips
+        return windows_of(num_frames, self.snippets.window, self.window_overlap)
 
     def choose_box(self, width: int, height: int, stream: KeyedStream | None, view: int = 0) -> CropBox:
         """The crop of the clip, one for all its frames; that of test view `view` without a stream."""

@@ -9,6 +9,7 @@ dataset of features: duration (seconds) and fps of its video.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,21 +81,35 @@ class FeatureFile:
         values: NDArray[np.float32] = found[:].astype(np.float32)
         return values
 
+    def identity(self) -> str:
+        """Sixteen hex digits of the file's size and its first video's features: equal for a copy, another where another
+        encoder or layout made it."""
+        first: Any = self._features
+        while isinstance(first, h5py.Group) and len(first):
+            first = first[next(iter(first))]
+        digest = hashlib.sha256(f"{self.path.stat().st_size} {first.name}".encode())
+        if isinstance(first, h5py.Dataset):
+            digest.update(first[()].tobytes())
+        return digest.hexdigest()[:16]
 
-def resized(features: NDArray[np.float32], bins: int) -> NDArray[np.float32]:
-    """[snippets, channels] to [bins, channels]: each bin the mean over its part of time, in which a snippet holds its value
-    around its place and values between two snippets lie on the line through both.
 
-    As many snippets as bins stay as they are.
+def resized(
+    features: NDArray[np.float32], bins: int, begin: float = 0.0, end: float = 1.0
+) -> NDArray[np.float32]:
+    """[snippets, channels] to [bins, channels], equal parts of the video from `begin` to `end`, fractions of it; each the
+    mean over its part of time, in which a snippet holds its value around its place and values between two snippets lie on
+    the line through both.
+
+    As many snippets as bins of the whole video stay as they are.
     """
     count = len(features)
-    if count == bins:
+    if count == bins and (begin, end) == (0.0, 1.0):
         return features
     # The mean of a line through the snippets' middles over each bin, by its integral, which is exact.
-    edges = np.linspace(0.0, count, bins + 1)
+    edges = np.linspace(begin * count, end * count, bins + 1)
     middles = np.arange(count) + 0.5
-    knots = np.unique(np.concatenate([edges, middles]))
+    knots = np.unique(np.concatenate([edges, middles[(middles > edges[0]) & (middles < edges[-1])]]))
     heights = np.stack([np.interp(knots, middles, channel) for channel in features.T.astype(np.float64)], axis=1)
     areas = np.diff(knots)[:, None] * (heights[1:] + heights[:-1]) / 2
     sums = np.concatenate([np.zeros((1, features.shape[1])), np.cumsum(areas, axis=0)])
-    return np.asarray(np.diff(sums[np.searchsorted(knots, edges)], axis=0) * bins / count, dtype=np.float32)
+    return np.asarray(np.diff(sums[np.searchsorted(knots, edges)], axis=0) * bins / (edges[-1] - edges[0]), dtype=np.float32)

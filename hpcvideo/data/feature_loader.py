@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hpcvideo.data.clip_cutter import clip_stream
 from hpcvideo.data.clip_tasks import EVALUATION
 from hpcvideo.data.feature_file import FeatureFile, resized
 from hpcvideo.data.loader import Batch, ClipLoader
@@ -16,7 +17,8 @@ from hpcvideo.data.loader import Batch, ClipLoader
 
 class FeatureLoader(ClipLoader):
     """Stands in for ClipLoader: `clips` are float32 [batch, view.frames, channels], a video's features brought to as many
-    bins as a clip has frames (see `resized`), the same in every epoch; all else of a batch is as for frames.
+    bins as a clip has frames (see `resized`), the same in every epoch; all else of a batch is as for frames. Of a view with
+    windows of snippets, a snippet a bin, the features are those of the window that frames would be of.
 
     frame_numbers are the stored frames in the middle of each bin. Raises InputError, with the first batch, where the file
     has none of a video.
@@ -33,18 +35,28 @@ class FeatureLoader(ClipLoader):
     def _batch(self, plan: Any) -> Batch:
         bins = self.view.frames
         videos = [self.shards.video(sample) for sample in plan.samples.tolist()]
-        clips = np.stack([resized(self._features.read(video.id), bins) for video in videos])
-        numbers = np.stack([self.view.choose_frames(video.num_frames, None) for video in videos])
+        clips, numbers = [], []
+        for video, sample, epoch, at in zip(
+            videos, plan.samples.tolist(), plan.epochs.tolist(), plan.views.tolist(), strict=True
+        ):
+            # The same draw twice: of the window, and of the frames in it.
+            streams = [None if epoch == EVALUATION else clip_stream(self.seed, epoch, sample) for _ in range(2)]
+            if self.view.snippets is None:
+                streams = [None, None]
+            first, span = self.view.choose_span(video.num_frames, streams[0], at)
+            ends = first / video.num_frames, (first + span) / video.num_frames
+            clips.append(resized(self._features.read(video.id), bins, *ends))
+            numbers.append(self.view.choose_frames(video.num_frames, streams[1], at))
         labels = [video.labels[0] if video.labels else -1 for video in videos]
         batch = Batch(
-            clips=torch.from_numpy(clips),
+            clips=torch.from_numpy(np.stack(clips)),
             labels=torch.tensor(labels),
             weights=torch.from_numpy(plan.weights),
             ids=[video.id if weight else "" for video, weight in zip(videos, plan.weights, strict=True)],
             views=torch.from_numpy(plan.views),
             samples=torch.from_numpy(plan.samples),
             epochs=torch.from_numpy(plan.epochs),
-            frame_numbers=torch.from_numpy(numbers),
+            frame_numbers=torch.from_numpy(np.stack(numbers)),
         )
         self._clips += int((plan.epochs != EVALUATION).sum())
         if self._targets is not None:

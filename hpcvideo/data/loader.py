@@ -6,6 +6,7 @@ import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from time import perf_counter
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from hpcvideo.data.batch_plan import BatchPlan, evaluation_plans, training_plans
 from hpcvideo.data.clip_cutter import STAGES, ClipSource
 from hpcvideo.data.clip_tasks import BadClip, ClipDone, ClipTask, Workers
 from hpcvideo.data.clip_view import ClipView
-from hpcvideo.data.sample_order import GlobalOrder, SampleOrder, rank_slice
+from hpcvideo.data.sample_order import GlobalOrder, SampleOrder, Views, evaluation_steps, rank_slice
 from hpcvideo.data.workers import start_workers
 from hpcvideo.errors import InputError, OperationFailed
 from hpcvideo.shards import ShardSet
@@ -146,8 +147,21 @@ class ClipLoader:
 
         The same number of steps on every rank. What fills the last batches up is black and has weight 0.
         """
-        plans = evaluation_plans(len(self.shards), self.view, batch, self.rank, self.world_size)
+        plans = evaluation_plans(len(self.shards), self.view, batch, self.rank, self.world_size, self.test_views)
         return self._run(plans, batch, training=False)
+
+    @cached_property
+    def test_views(self) -> Views:
+        """With how many clips each video is scored: of all as many, or int64 [videos]."""
+        if self.view.window_overlap is None:
+            return self.view.test_views
+        lengths = (self.shards.video(index).num_frames for index in range(len(self.shards)))
+        return np.array([self.view.views_of(length) for length in lengths], np.int64)
+
+    def evaluation_steps(self, batch: int) -> int:
+        """How many batches `evaluation` gives."""
+        steps = evaluation_steps(len(self.shards), batch, self.world_size, self.test_views)
+        return steps * max(1, len(self.view.test_pieces))
 
     def timing(self) -> LoaderTiming:
         """What clips cost since the last call. Stages: index (tables), read, checksum, decode, augment (crop and resize

@@ -71,19 +71,30 @@ def global_batch(samples: int, seed: int, step: int, size: int) -> tuple[NDArray
     return GlobalOrder(samples, seed).batch(step, size, slice(0, size))
 
 
-def evaluation_steps(samples: int, batch: int, world_size: int, views: int = 1) -> int:
+Views = int | NDArray[np.int64]
+"""Clips with which samples are scored: of each of them as many, or int64 [samples]."""
+
+
+def evaluation_steps(samples: int, batch: int, world_size: int, views: Views = 1) -> int:
     """Steps in which `world_size` ranks of `batch` clips each score every sample once, with `views` clips of each."""
-    return -(-(-(-samples // world_size) * views) // batch)
+    most = max(int(_views_of_rank(samples, rank, world_size, views).sum()) for rank in range(world_size))
+    return -(-most // batch)
 
 
 def evaluation_batch(
-    samples: int, step: int, batch: int, rank: int, world_size: int, views: int = 1
+    samples: int, step: int, batch: int, rank: int, world_size: int, views: Views = 1
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """(samples int64, views int64, weights float32), each [batch], of a rank's evaluation step.
 
     Rank r scores samples r, r + world_size, ...: all views of one after another. Padding is sample 0 with weight 0.
     """
     items = np.arange(step * batch, (step + 1) * batch, dtype=np.int64)
-    chosen = items // views * world_size + rank
-    real = chosen < samples
-    return np.where(real, chosen, 0), np.where(real, items % views, 0), real.astype(np.float32)
+    ends = np.cumsum(_views_of_rank(samples, rank, world_size, views))
+    place = np.searchsorted(ends, items, side="right")
+    real = place < len(ends)
+    begins = np.concatenate([[0], ends])[place]
+    return np.where(real, place * world_size + rank, 0), np.where(real, items - begins, 0), real.astype(np.float32)
+
+
+def _views_of_rank(samples: int, rank: int, world_size: int, views: Views) -> NDArray[np.int64]:
+    return np.broadcast_to(np.asarray(views, np.int64), samples)[rank::world_size]

@@ -69,6 +69,12 @@ class Task(Protocol):
     def future_frames(self) -> int:
         """Frames that a clip holds behind those which the model sees, for it to predict; 0 for most tasks."""
 
+    @property
+    def joins_views(self) -> bool:
+        """Whether a video is scored in windows that cover it, whose answers are joined; else outputs of views are
+        averaged. Then `score`, `rows` and what else has an answer a video get batches with `videos`, int64 [rows]: which
+        video each row is of, rows of one video side by side."""
+
     def protocol(self, views: str) -> str:
         """How the metric is measured, named with every figure; views: the name of the clips and crops that are scored."""
 
@@ -110,6 +116,11 @@ class UsualAnswers:
     def future_frames(self) -> int:
         """See Task."""
         return 0
+
+    @property
+    def joins_views(self) -> bool:
+        """See Task."""
+        return False
 
     def predictions(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor | None:
         """See Task."""

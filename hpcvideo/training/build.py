@@ -30,7 +30,7 @@ from hpcvideo.tasks.mixup import Mixup
 from hpcvideo.training.initial_weights import load_initial_weights
 from hpcvideo.training.optimizers import make_optimizer
 from hpcvideo.training.recipe import RunPlan
-from hpcvideo.training.snippet_layout import snippet_layout
+from hpcvideo.training.snippet_layout import snippet_layout, window_overlap
 from hpcvideo.training.staging import local_copies
 from hpcvideo.training.stream_source import is_stream, live_video, stream_order
 from hpcvideo.training.task import make_task
@@ -138,6 +138,7 @@ def make_loader(
         full_resolution=views.full_resolution,
         future_frames=task.future_frames,
         snippets=snippet_layout(config),
+        window_overlap=window_overlap(config, task),
         **_pieces(share),
     )
     loader: Callable[..., ClipLoader] = ClipLoader if share.fed else IdleLoader

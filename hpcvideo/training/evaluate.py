@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from hpcvideo.data import ClipLoader
-from hpcvideo.data.sample_order import evaluation_steps
 from hpcvideo.distributed.device import Device
 from hpcvideo.distributed.process_group import gather, total
 from hpcvideo.methods import Method
 from hpcvideo.tasks import Task
 from hpcvideo.tasks.class_scores import ClassPredictions
+from hpcvideo.training.joined_views import JoinedViews
 from hpcvideo.training.view_average import ViewAverage
 
 Progress = Callable[[int, int], None]
@@ -51,9 +51,11 @@ def evaluate(
     Every rank has the same statistics.
     waiting: gives a block in which this rank waits for others. seen: is given what this rank scores, outputs and batch.
     """
-    views = ViewAverage(loader.view.test_views, softmax=average == "softmax", largest=average == "max")
-    pieces = max(1, len(loader.view.test_pieces))
-    steps = evaluation_steps(len(loader.shards), batch, loader.world_size, loader.view.test_views) * pieces
+    joined = loader.view.window_overlap is not None
+    views: ViewAverage | JoinedViews = ViewAverage(loader.view.test_views, average == "softmax", average == "max")
+    if joined:
+        views = JoinedViews(loader.test_views)
+    steps = loader.evaluation_steps(batch)
     sums: Tensor | None = None
     clips = 0.0
     kept: list[Tensor] = []
@@ -69,15 +71,15 @@ def evaluate(
         seen(*scored)
         score = task.score(*scored)
         sums = score if sums is None else sums + score
-        clips += float(scored[1]["weights"].sum())
+        counts = _weights_of_videos(scored[1]) > 0
+        clips += float(counts.sum())
         # A rank scores every world_size-th video, see evaluation_batch; padding comes last and has weight 0.
-        numbers = ((torch.arange(len(scored[0])) + finished) * loader.world_size + loader.rank)[:, None].double()
-        counts = scored[1]["weights"].cpu() > 0
+        numbers = ((torch.arange(len(counts)) + finished) * loader.world_size + loader.rank)[:, None].double()
         if keep_predictions and (predicted := task.predictions(*scored)) is not None:
             kept.append(torch.cat([numbers, predicted], dim=1)[counts])
         if (row := task.rows(*scored)) is not None:
             rows.append(torch.cat([numbers, row], dim=1)[counts])
-        finished += len(scored[0])
+        finished += len(counts)
     with waiting():
         length = int(gather([0.0 if sums is None else float(len(sums))], device).max())
         if sums is None:
@@ -87,10 +89,18 @@ def evaluate(
         everyone = _class_predictions(gather_rows(kept, device)) if keep_predictions else None
         all_rows = gather_rows(rows, device)
     name = loader.view.protocol
-    if loader.view.test_views > 1:
+    if loader.view.test_views > 1 and not joined:
         name += ", max over views" if average == "max" else f", {average} averaged"
     metrics = task.metrics(sums, None if all_rows is None else all_rows[:, 1:])
     return Evaluation(metrics, task.protocol(name), int(counted.item()), everyone, all_rows)
+
+
+def _weights_of_videos(batch: Mapping[str, Any]) -> Tensor:
+    """float [videos]: see JoinedViews; without it each row is a video."""
+    weights: Tensor = batch["weights"].cpu().double()
+    if "videos" not in batch:
+        return weights
+    return torch.zeros(int(batch["videos"][-1]) + 1, dtype=weights.dtype).index_add_(0, batch["videos"], weights)
 
 
 def gather_rows(own: list[Tensor], device: Device) -> Tensor | None:

@@ -22,8 +22,8 @@ from hpcvideo.shards.reader import Video
 from hpcvideo.tasks.classification import Classification
 from hpcvideo.tasks.detection.task import Detection
 from hpcvideo.tasks.multilabel import MultiLabel
-from hpcvideo.tasks.protocol import SeenFrames
-from hpcvideo.training.snippet_layout import snippet_layout
+from hpcvideo.tasks.protocol import SeenFrames, Task
+from hpcvideo.training.snippet_layout import snippet_layout, window_overlap
 from hpcvideo.training.task import make_task
 from hpcvideo.training.trained_model import TrainedModel
 
@@ -54,8 +54,8 @@ class Prediction:
 
 
 def predict_file(trained: TrainedModel, path: Path, encoding: Encoding, most: int) -> Prediction:
-    """Decode a file, cut the run's own test clips and give the `most` best labels or segments. Memory is that of the clips,
-    whatever the length of the video.
+    """Decode a file, cut the run's own test clips and give the `most` best labels or segments. Memory is that of the clips
+    which share frames, whatever the length of the video.
 
     Raises InputError for a task without labels or segments, or where there is no such file; OperationFailed where it does
     not decode.
@@ -65,9 +65,11 @@ def predict_file(trained: TrainedModel, path: Path, encoding: Encoding, most: in
         raise InputError(f"{config.name}: predict gives labels or segments, which task {config.task.name} has none of")
     task.check_labels(trained.label_names, config.name)
     file = look_through(path, encoding)
-    clips, numbers = _cut(file, encoding, scoring_view(config))
     with torch.no_grad():
-        outputs = torch.cat([trained.model(normalise_clips(clip[None])) for clip in clips]).float()
+        answers, numbers = _each_clip(
+            file, encoding, scoring_view(config, task), lambda clip: trained.model(normalise_clips(clip[None]))
+        )
+    outputs = torch.cat(answers).float()
     names = trained.label_names
     if isinstance(task, Detection):
         found = _segments(task, file, outputs, numbers, names, most)
@@ -90,33 +92,44 @@ def stored_encoding(config: RunConfig, frames_per_second: float | None = None) -
     return Encoding(**known)  # type: ignore[arg-type]
 
 
-def scoring_view(config: RunConfig) -> ClipView:
+def scoring_view(config: RunConfig, task: Task) -> ClipView:
     """How the run's evaluation cuts its clips."""
     data, views = config.data, config.evaluation
     sampling = "dense" if data.sampling.kind == "stream" else data.sampling.kind
     return ClipView(
         frames=config.model.frames, size=data.size, sampling=sampling, window=data.sampling.window,
         short_side=data.short_side, test_clips=views.clips, test_crops=views.crops, full_resolution=views.full_resolution,
-        snippets=snippet_layout(config),
+        snippets=snippet_layout(config), window_overlap=window_overlap(config, task),
     )  # fmt: skip
 
 
-def _cut(file: VideoFile, encoding: Encoding, view: ClipView) -> tuple[Tensor, NDArray[np.int64]]:
-    """(clips uint8 [views, frames, 3, height, width], frame numbers int64 [views, frames]) of all test views."""
-    numbers = np.stack([view.choose_frames(file.num_frames, None, at) for at in range(view.test_views)])
-    clips = np.zeros((view.test_views, *view.clip_shape(False)), np.uint8)
+def _each_clip(
+    file: VideoFile, encoding: Encoding, view: ClipView, answer: Callable[[Tensor], Tensor]
+) -> tuple[list[Tensor], NDArray[np.int64]]:
+    """(what `answer` gives for each test clip, frame numbers int64 [views, frames]) of all test views.
+
+    A clip, uint8 [frames, 3, height, width], is there from its first frame in the file to its last one and then let go.
+    """
+    numbers = np.stack([view.choose_frames(file.num_frames, None, at) for at in range(view.views_of(file.num_frames))])
     places: dict[int, list[tuple[int, int]]] = {}
     for clip, row in enumerate(numbers.tolist()):
         for place, number in enumerate(row):
             places.setdefault(number, []).append((clip, place))
+    last_frames = numbers.max(axis=1)
+    open_clips: dict[int, NDArray[np.uint8]] = {}
+    answers: dict[int, Tensor] = {}
 
     def take(number: int, picture: NDArray[np.uint8]) -> None:
         height, width = picture.shape[:2]
         for clip, place in places[number]:
-            view.choose_box(width, height, None, clip).cut(picture, clips[clip, place])
+            if clip not in open_clips:
+                open_clips[clip] = np.zeros(view.clip_shape(False), np.uint8)
+            view.choose_box(width, height, None, clip).cut(picture, open_clips[clip][place])
+        for clip in {clip for clip, _ in places[number] if last_frames[clip] == number}:
+            answers[clip] = answer(torch.from_numpy(open_clips.pop(clip)).permute(0, 3, 1, 2))
 
     read_frames(file, encoding, np.unique(numbers), take)
-    return torch.from_numpy(clips).permute(0, 1, 4, 2, 3), numbers
+    return [answers[clip] for clip in range(len(numbers))], numbers
 
 
 def _probabilities(outputs: Tensor, each_for_itself: bool, average: str) -> Tensor:
@@ -134,6 +147,8 @@ def _segments(
     video = Video(file.path.stem, (), file.num_frames, 0, 0, file.fps, file.duration, ())
     seen = SeenFrames(torch.from_numpy(numbers), torch.from_numpy(file.seconds[numbers]))
     batch = {**task.targets([video] * len(numbers), seen), "ids": [video.id] * len(numbers)}
+    if task.joins_views:
+        batch["videos"] = torch.zeros(len(numbers), dtype=torch.int64)
     found = torch.cat(task.detections(outputs, batch))
     found = found[found[:, 2].argsort(descending=True, stable=True)][:most]
     return tuple(Segment(names[int(label)], score, begin, end) for begin, end, score, label in found.tolist())

@@ -10,6 +10,7 @@ from hpcvideo.errors import InputError
 from hpcvideo.models.action_detector_network import FeatureDetectionNetwork
 from hpcvideo.models.snippet_network import SnippetNetwork
 from hpcvideo.tasks.detection.task import Detection
+from hpcvideo.tasks.protocol import Task
 from hpcvideo.training.task import make_task
 
 
@@ -21,9 +22,17 @@ def snippet_layout(config: RunConfig) -> SnippetLayout | None:
     return SnippetLayout(sampling.snippets, sampling.frame_stride, sampling.snippet_window)
 
 
+def window_overlap(config: RunConfig, task: Task) -> float | None:
+    """What neighbouring windows share in which a video is scored; None where a few clips are scored and averaged."""
+    joined = task.joins_views and config.data.sampling.snippet_window is not None
+    return config.evaluation.window_overlap if joined else None
+
+
 def check_snippets(config: RunConfig, model: nn.Module) -> None:
-    """Raise InputError where data and model disagree about the snippets of a clip., or a detector's task about its bins."""
+    """Raise InputError where data and model disagree about the snippets of a clip, or a detector's task about its bins."""
     wanted = model.snippets if isinstance(model, SnippetNetwork) else None
+    if isinstance(model, FeatureDetectionNetwork) and config.data.sampling.kind == "snippets":
+        wanted = model.frames  # windows of ready features: a snippet is a bin
     given = config.data.sampling.snippets
     if given is not None and wanted is None:
         raise InputError(
@@ -32,7 +41,7 @@ def check_snippets(config: RunConfig, model: nn.Module) -> None:
         )
     if wanted is not None and given != wanted:
         raise InputError(
-            f"data.sampling.snippets = {given}, but model.options.snippets = {wanted}; make them equal, with "
+            f"data.sampling.snippets = {given}, but model {config.model.name} has {wanted}; make them equal, with "
             "data.sampling.kind: snippets"
         )
     task = make_task(config)
@@ -43,10 +52,11 @@ def check_snippets(config: RunConfig, model: nn.Module) -> None:
     if isinstance(task, Detection) and window is not None:
         if task.span != "window":
             raise InputError(f"data.sampling.snippet_window = {window} with task.span = {task.span}; set task.span: window")
-        if config.evaluation.clips > 1:
+        if config.evaluation.clips > 1 or config.evaluation.crops > 1:
             raise InputError(
-                f"evaluation.clips = {config.evaluation.clips} with snippet_window = {window}: what is found in different "
-                "windows cannot be averaged; set clips: 1, which scores the middle window, or leave snippet_window out"
+                f"evaluation.clips = {config.evaluation.clips} and crops = {config.evaluation.crops} with snippet_window = "
+                f"{window}: windows that cover the video are scored, and what is found in them is joined, not averaged; "
+                "leave clips and crops out, evaluation.window_overlap says how close the windows lie"
             )
 
 
@@ -60,5 +70,9 @@ def check_features(config: RunConfig, model: nn.Module) -> None:
         )
     if config.data.features is not None and not reads:
         raise InputError(f"data.features is set, but model {config.model.name} reads frames; use etad_features")
-    if reads and config.data.sampling.kind != "segments":
-        raise InputError(f"data.sampling.kind = {config.data.sampling.kind}: ready features have none; leave it out")
+    sampling = config.data.sampling
+    if reads and sampling.kind != "segments" and sampling.snippet_window is None:
+        raise InputError(
+            f"data.sampling.kind = {sampling.kind}: ready features are of the whole video; leave it out, or set kind: "
+            "snippets with snippet_window, frames of the video"
+        )

@@ -53,8 +53,16 @@ class ViewAverage:
         stacked = torch.stack(means)
         if self._softmax:
             stacked = stacked.clamp_min(torch.finfo(stacked.dtype).tiny).log()
-        entries: dict[str, Any] = {}
-        for key in kept[0]:
-            column = [row[key] for row in kept]
-            entries[key] = torch.stack(column) if isinstance(column[0], Tensor) else column
+        entries = {key: column([row[key] for row in kept]) for key in kept[0]}
         return stacked, {**entries, "weights": torch.tensor(weights)}
+
+
+def column(rows: list[Any]) -> Any:
+    """An entry of a batch from those of its rows: tensors as one, others as a list. Rows of different batches may be tables
+    of different length, such as a video's actions: the shorter ones end with -1."""
+    if not isinstance(rows[0], Tensor):
+        return rows
+    if rows[0].ndim and len({len(row) for row in rows}) > 1:
+        longest = max(len(row) for row in rows)
+        rows = [torch.cat([row, row.new_full((longest - len(row), *row.shape[1:]), -1)]) for row in rows]
+    return torch.stack(rows)

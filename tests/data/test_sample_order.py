@@ -86,6 +86,20 @@ def test_evaluation_scores_every_view_once_and_pads_with_weight_0(
     assert sorted(seen) == [(sample, view) for sample in range(samples) for view in range(views)]
 
 
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=30), st.integers(1, 9), st.integers(1, 7))
+def test_evaluation_scores_as_many_views_of_each_sample_as_it_has(counts: list[int], batch: int, world_size: int) -> None:
+    views = np.array(counts, np.int64)
+    steps = evaluation_steps(len(counts), batch, world_size, views)
+    for rank in range(world_size):
+        plans = [evaluation_batch(len(counts), step, batch, rank, world_size, views) for step in range(steps)]
+        chosen, view, weights = (np.concatenate(parts) for parts in zip(*plans, strict=True))
+        own = list(zip(chosen[weights == 1].tolist(), view[weights == 1].tolist(), strict=True))
+        assert own == [(sample, at) for sample in range(rank, len(counts), world_size) for at in range(counts[sample])]
+        assert (np.diff(weights) <= 0).all(), "padding comes last"
+    longest = max(sum(counts[rank::world_size]) for rank in range(world_size))
+    assert (steps - 1) * batch < longest <= steps * batch
+
+
 @given(st.integers(1, 60), st.integers(0, 2**62), st.integers(1, 5), st.integers(1, 6), st.integers(0, 40))
 def test_a_part_of_a_batch_is_cut_out_of_the_whole(
     samples: int, seed: int, pieces: int, piece: int, step: int

@@ -15,7 +15,7 @@ import yaml
 from hpcvideo.cli.evaluate_output import ScoreFiles
 from hpcvideo.config import RunConfig
 from hpcvideo.config.load import parse_config
-from hpcvideo.data.feature_file import resized
+from hpcvideo.data.feature_file import FeatureFile, resized, written_features
 from hpcvideo.distributed.device import Device
 from hpcvideo.distributed.environment import ProcessEnvironment
 from hpcvideo.errors import InputError, OperationFailed
@@ -122,7 +122,34 @@ def test_predicted_labels_are_the_mean_over_the_views_of_an_evaluation(folder: P
 
 def _any_label(task: Any) -> Any:
     """The task, for videos that have no single label."""
-    return type("AnyLabel", (), {"one_label": False, "targets": None, "future_frames": 0})()
+    return type("AnyLabel", (), {"one_label": False, "targets": None, "future_frames": 0, "joins_views": False})()
+
+
+def test_windows_cover_a_video_and_files_are_scored_in_the_same_ones(folder: Path) -> None:
+    values = config_values(folder) | {"name": "windows"}
+    values["task"] = {**values["task"], "span": "window"}
+    values["data"] = {**values["data"], "sampling": {"kind": "snippets", "snippets": SNIPPETS, "snippet_window": 32}}
+    values["evaluation"] = {"batch": 2, "window_overlap": 0.5}
+    run = write_run(folder, values)
+    told = [
+        json.loads(run_hpcvideo("evaluate", run, "--detections", folder / f"{ranks}.json", "--json", ranks=ranks).stdout)
+        for ranks in (1, 2)
+    ]
+    found = [json.loads((folder / f"{ranks}.json").read_text())["results"] for ranks in (1, 2)]
+    assert told[0]["clips"] == told[1]["clips"] == 3
+    assert "each of the windows of 32 frames that cover the video and share 50%" in told[0]["protocol"]
+    trained = load_trained_model(run)
+    seen = set()
+    for video, one in found[0].items():
+        for segment, other in zip(one, found[1][video], strict=True):
+            assert [segment["score"], *segment["segment"]] == pytest.approx([other["score"], *other["segment"]], abs=1e-5)
+        alone = predict_file(trained, folder / "videos" / f"{video}.mp4", stored_encoding(trained.config), len(one))
+        assert len(one) == len(alone.segments) > 5
+        for segment, same in zip(one, alone.segments, strict=True):
+            expected = [same.score, same.begin, same.end]
+            assert [segment["score"], *segment["segment"]] == pytest.approx(expected, abs=1e-4)
+        seen |= {int((segment["segment"][0] + segment["segment"][1]) / 2 / 0.8) for segment in one}
+    assert seen == {0, 1, 2, 3}, "something is found in every quarter of 80 frames, not only in the middle window"
 
 
 def test_the_command_prints_segments_and_draws_a_timeline(folder: Path, tmp_path: Path) -> None:
@@ -136,6 +163,10 @@ def test_the_command_prints_segments_and_draws_a_timeline(folder: Path, tmp_path
     assert [one["score"] for one in segments] == sorted((one["score"] for one in segments), reverse=True)
     drawn = picture.read_text()
     assert "validation_00000.mp4: 3 segments" in drawn and segments[0]["label"] in drawn
+    least = str((segments[0]["score"] + segments[2]["score"]) / 2)
+    done = run_hpcvideo("predict", folder / "untrimmed", video, "--json", "--timeline", picture, "--top", "3", "--least", least)
+    kept = len(json.loads(done.stdout)["videos"][0]["segments"])
+    assert 1 <= kept < 3 and f"validation_00000.mp4: {kept} segment" in picture.read_text()
 
 
 def test_files_that_are_no_videos_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -175,6 +206,20 @@ def test_extracted_features_are_the_encoders_of_the_clips_of_an_evaluation(folde
         assert [dataset.shape for dataset in file["features"].values()] == [(8, 64)] * 3  # starts 0, 10, .. 70 of 80 frames
 
 
+def test_a_file_of_features_is_known_by_what_is_in_it(tmp_path: Path) -> None:
+    seconds = np.zeros(2)
+
+    def identity(name: str, value: float, videos: tuple[str, ...] = ("a/b.mp4", "c.mp4")) -> str:
+        with written_features(tmp_path / name, {"model": "any"}) as writer:
+            for video in videos:
+                writer.add(video, np.full((2, 3), value, np.float32), seconds, 1.0, 25.0)
+        return FeatureFile(tmp_path / name).identity()
+
+    known = identity("one.h5", 1.0)
+    assert identity("other.h5", 1.0) == known
+    assert len({known, identity("one.h5", 2.0), identity("one.h5", 1.0, ("a/b.mp4", "d.mp4", "e.mp4"))}) == 3
+
+
 @pytest.mark.parametrize(("count", "bins"), [(5, 5), (7, 3), (3, 8), (1, 4), (100, 32)])
 def test_features_are_brought_to_a_number_of_bins_by_the_mean_of_the_line_through_them(count: int, bins: int) -> None:
     features = np.random.default_rng(count).normal(size=(count, 2)).astype(np.float32)
@@ -184,6 +229,9 @@ def test_features_are_brought_to_a_number_of_bins_by_the_mean_of_the_line_throug
     if count == bins:
         brute = features
     np.testing.assert_allclose(resized(features, bins), brute, atol=2e-5)
+    at = 0.3 * count + (np.arange(40_000 * bins) + 0.5) / (40_000 * bins) * 0.4 * count  # from 0.3 to 0.7 of the video
+    lines = np.stack([np.interp(at, np.arange(count) + 0.5, channel) for channel in features.T], axis=1)
+    np.testing.assert_allclose(resized(features, bins, 0.3, 0.7), lines.reshape(bins, -1, 2).mean(axis=1), atol=2e-5)
 
 
 def test_a_detector_trains_on_frames_by_sampled_gradients(folder: Path, tmp_path: Path) -> None:
@@ -210,6 +258,28 @@ def test_a_detector_trains_on_features(folder: Path, tmp_path: Path) -> None:
     run_hpcvideo("train", tmp_path / "features.yaml", "--run", tmp_path / "on_features")
     again = [event for event in read_events(tmp_path / "on_features" / "events.jsonl") if event["event"] == "evaluation"]
     assert again and again[-1]["clips"] == 3
+    refused = run_hpcvideo("predict", tmp_path / "on_features", folder / "videos" / "validation_00000.mp4", check=False)
+    assert refused.returncode == 2 and "reads ready features, not frames" in refused.stderr
+    refused = run_hpcvideo("features", "extract", tmp_path / "on_features", *sets, "--out", tmp_path / "no.h5", check=False)
+    assert refused.returncode == 2 and "has no encoder" in refused.stderr
+    wider = tmp_path / "wider.yaml"
+    wider.write_text(yaml.safe_dump(values | {"model": values["model"] | {"options": {"channels": 65}}}))
+    refused = run_hpcvideo("train", wider, "--run", tmp_path / "wider", check=False)
+    assert refused.returncode == 2 and "64 channels, but model.options.channels = 65" in refused.stderr
+    copy = tmp_path / "copy.h5"
+    copy.write_bytes(features.read_bytes())
+    command = ("train", tmp_path / "features.yaml", "--run", tmp_path / "on_features", "--set")
+    run_hpcvideo(*command, f"data.features={copy}")
+    with h5py.File(copy, "r+") as file:
+        file["features/training_00000.mp4"][0, 0] += 1
+    refused = run_hpcvideo(*command, f"data.features={copy}", check=False)
+    assert refused.returncode == 2 and "was trained on other features" in refused.stderr
+    values["name"], values["task"] = "windows_of_features", {**values["task"], "span": "window"}
+    values["data"]["sampling"] = {"kind": "snippets", "snippets": SNIPPETS, "snippet_window": 32}
+    (tmp_path / "windows.yaml").write_text(yaml.safe_dump(values))
+    run_hpcvideo("train", tmp_path / "windows.yaml", "--run", tmp_path / "in_windows")
+    again = [event for event in read_events(tmp_path / "in_windows" / "events.jsonl") if event["event"] == "evaluation"]
+    assert again[-1]["clips"] == 3 and "windows of 32 frames" in again[-1]["protocol"]
 
 
 @pytest.mark.parametrize(
@@ -219,6 +289,13 @@ def test_a_detector_trains_on_features(folder: Path, tmp_path: Path) -> None:
         ({"data": {"sampling": {"kind": "segments"}}}, "data.sampling.snippets = None"),
         ({"task": {"bins": 16}}, "task.bins = 16"),
         ({"data": {"sampling": {"kind": "snippets", "snippets": 8, "snippet_window": 40}}}, "set task.span: window"),
+        (
+            {
+                "data": {"sampling": {"kind": "snippets", "snippets": 8, "snippet_window": 40}}, "task": {"span": "window"},
+                "evaluation": {"clips": 2},
+            },
+            "joined, not averaged",
+        ),
         ({"data": {"features": "features.h5"}}, "reads frames"),
         ({"model": {"name": "tsm_resnet18", "options": {}}, "method": {"name": "end_to_end"}}, "reads one clip"),
         (

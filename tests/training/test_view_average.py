@@ -51,3 +51,14 @@ def test_one_view_goes_through_as_it_is(softmax: bool) -> None:
     outputs, batch = torch.randn(3, 2, 5), {"labels": torch.arange(3)}
     answer = ViewAverage(1, softmax).add(outputs, batch)
     assert answer is not None and answer[0] is outputs and answer[1] is batch
+
+
+def test_tables_of_different_length_are_filled_up_with_minus_1() -> None:
+    average = ViewAverage(2)
+    several = {"weights": torch.ones(3), "labels": torch.zeros(3, dtype=torch.int64), "views": torch.tensor([0, 1, 0]),
+               "action_labels": torch.tensor([[3], [3], [4]])}  # fmt: skip
+    later = {"weights": torch.tensor([0.0, 1.0, 1.0]), "labels": torch.zeros(3, dtype=torch.int64),
+             "views": torch.tensor([1, 0, 1]), "action_labels": torch.tensor([[4, -1], [5, 6], [5, 6]])}  # fmt: skip
+    assert average.add(torch.zeros(3, 1), several) is not None
+    answer = average.add(torch.zeros(3, 1), later)
+    assert answer is not None and answer[1]["action_labels"].tolist() == [[4, -1], [5, 6]]

@@ -46,6 +46,11 @@ class PerFrameTask:
         """The task's."""
         return self.task.future_frames
 
+    @property
+    def joins_views(self) -> bool:
+        """The task's."""
+        return self.task.joins_views
+
     def protocol(self, views: str) -> str:
         """The task's."""
         return self.task.protocol(views)

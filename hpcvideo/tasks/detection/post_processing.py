@@ -30,11 +30,14 @@ class PostProcessing:
 
 
 def detect(
-    outputs: DetectorOutputs, spans: Tensor, limits: Tensor, settings: PostProcessing, video_classes: Tensor | None = None
-) -> list[Tensor]:
+    outputs: DetectorOutputs, spans: Tensor, limits: Tensor, settings: PostProcessing,
+    video_classes: Tensor | None = None, videos: Tensor | None = None,
+) -> list[Tensor]:  # fmt: skip
     """Of each video float64 [found, 4]: begin and end in seconds, score, label; best first, most * top_classes at most.
 
     outputs of all anchors. spans, limits float64 [batch, 2]: seconds that the bins cover, and to which detections are cut.
+    videos: int64 [batch], ascending from 0: which video each row is a window of, None where each is a video of its own.
+    Candidates are chosen in each window; soft-NMS and voting see those of all windows of a video together.
     A proposal's score is the product of both overlaps, each the mean of the stages' probabilities, its place the mean of the
     places that the stages moved it to. The score is multiplied by that of a class: of `video_classes` [batch, classes] where
     given, else the mean over its bins of the class head's probabilities.
@@ -47,19 +50,42 @@ def detect(
         may_be = boundary_candidates(outputs.boundaries.double().sigmoid(), settings.peaks)
         begin, end = edge_bins(outputs.intervals[:, 0], bins).unbind(dim=-1)
         chosen = may_be[:, 0].gather(1, begin) & may_be[:, 1].gather(1, end)
-    shown = outputs.classes.double().softmax(dim=1)
+    shown = outputs.classes.double().softmax(dim=1).cpu()
+    places, scores, chosen, spans = places.cpu(), scores.cpu(), chosen.cpu(), spans.cpu().double()
+    rows_of = [torch.tensor([row]) for row in range(len(scores))]
+    if videos is not None:
+        rows_of = [(videos == video).nonzero().flatten() for video in range(int(videos[-1]) + 1)]
     answers = []
-    for video in range(len(scores)):
-        mine, values = places[video][chosen[video]].cpu().numpy(), scores[video][chosen[video]].cpu().numpy()
+    for rows in rows_of:
+        first = int(rows[0])
+        moved = [_seen_from(places[row], spans[row], spans[first]) for row in rows]
+        mine = torch.cat([place[chosen[row]] for place, row in zip(moved, rows, strict=True)]).numpy()
+        values = torch.cat([scores[row][chosen[row]] for row in rows]).numpy()
+        windows = rows.repeat_interleave(chosen[rows].sum(dim=1))
         kept, lowered = soft_nms(mine, values, settings.sigma, settings.most, settings.leave_last)
         found = mine[kept] if settings.voting is None else voted(mine[kept], mine, values, settings.voting)
         segments = torch.from_numpy(found)
         if video_classes is None:
-            likely = _class_scores(shown[video].cpu(), segments)
+            likely = _class_scores_of_windows(shown, segments, windows[torch.from_numpy(kept)], spans, first)
         else:
-            likely = video_classes[video].double().cpu().expand(len(segments), -1)
-        answers.append(_in_seconds(segments, torch.from_numpy(lowered), likely, spans[video], limits[video], settings))
+            likely = video_classes[first].double().cpu().expand(len(segments), -1)
+        answers.append(_in_seconds(segments, torch.from_numpy(lowered), likely, spans[first], limits[first], settings))
     return answers
+
+
+def _seen_from(segments: Tensor, span: Tensor, other: Tensor) -> Tensor:
+    """Fractions [n, 2] of the seconds `span` as fractions of the seconds `other`; the same numbers where both are one."""
+    length = other[1] - other[0]
+    return segments * ((span[1] - span[0]) / length) + (span[0] - other[0]) / length
+
+
+def _class_scores_of_windows(shown: Tensor, segments: Tensor, windows: Tensor, spans: Tensor, first: int) -> Tensor:
+    """[n, classes]: each segment's from the window that proposed it; segments are fractions of the span of row `first`."""
+    likely = torch.empty(len(segments), shown.shape[1], dtype=torch.float64)
+    for window in windows.unique().tolist():
+        mine = windows == window
+        likely[mine] = _class_scores(shown[window], _seen_from(segments[mine], spans[first], spans[window]))
+    return likely
 
 
 def _class_scores(shown: Tensor, segments: Tensor) -> Tensor:

@@ -89,6 +89,11 @@ class Detection(UsualAnswers, BaseModel):
         return self._targets
 
     @property
+    def joins_views(self) -> bool:
+        """Where bins lie over windows: what is found in all windows of a video goes through one soft-NMS."""
+        return self.span == "window"
+
+    @property
     def thresholds(self) -> tuple[float, ...]:
         """Of the metric, ascending."""
         return tiou_thresholds(self.tiou)
@@ -136,7 +141,7 @@ class Detection(UsualAnswers, BaseModel):
         """Of each video float64 [found, 4]: begin and end in seconds, score, label; best first. outputs: of all anchors.
 
         batch: `spans` and `limits` of `targets`, and `ids` where class scores come from a file (InputError where it has none
-        of a video).
+        of a video); with `videos`, see Task.joins_views, its rows are windows.
         """
         known = None
         if self._external is not None:
@@ -145,18 +150,24 @@ class Detection(UsualAnswers, BaseModel):
         settings = PostProcessing(
             self.sigma, self.most, self.top_classes, self.voting, self.candidates, self.peaks, self.leave_last
         )
-        return detect(self._unpack(outputs), batch["spans"], batch["limits"], settings, known)
+        return detect(
+            self._unpack(outputs), batch["spans"], batch["limits"], settings, known, batch.get("videos")
+        )
 
     def rows(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        """float64 [batch, n] on the CPU: the video's seconds, its detections (label -1 pads) and its actions, for
+        """float64 [videos, n] on the CPU: the video's seconds, its detections (label -1 pads) and its actions, for
         `metrics`."""
         classes = min(self.top_classes, self.num_classes)
-        table = torch.zeros(len(outputs), self.most * classes, _DETECTION, dtype=torch.float64)
+        answers = self.detections(outputs, batch)
+        table = torch.zeros(len(answers), self.most * classes, _DETECTION, dtype=torch.float64)
         table[..., -1] = -1
-        for row, found in zip(table, self.detections(outputs, batch), strict=True):
+        for row, found in zip(table, answers, strict=True):
             row[: len(found)] = found
-        seconds = batch["limits"][:, 1:].cpu().double()
-        return torch.cat([seconds, table.flatten(1), batch["truth"].cpu().flatten(1)], dim=1)
+        firsts = torch.arange(len(answers))
+        if "videos" in batch:
+            firsts = torch.searchsorted(batch["videos"].contiguous(), firsts)
+        seconds = batch["limits"][firsts, 1:].cpu().double()
+        return torch.cat([seconds, table.flatten(1), batch["truth"][firsts].cpu().flatten(1)], dim=1)
 
     def metrics(self, sums: Tensor, rows: Tensor | None = None) -> dict[str, float]:
         """average_map, map@THRESHOLD of each, and loss. Raises InputError where no video has an action: there is no mAP."""
