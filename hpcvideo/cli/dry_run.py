@@ -124,8 +124,8 @@ def _stage_table(done: DryRun) -> Table:
     for title in ("stage", "layers", "ranks", "nodes", "cost", "GFLOP", "parameters", "state MB", "activation MB", "all MB"):
         table.add_column(title, justify="left" if title in ("layers", "ranks") else "right")
     grid = done.stages.grid
-    for number, (stage, span) in enumerate(zip(done.stages.stages, stage_spans(grid), strict=True)):
-        layers = stage.layers[0] if len(stage.layers) == 1 else f"{stage.layers[0]} .. {stage.layers[-1]}"
+    rows = zip(done.stages.stages, done.stages.held, stage_spans(grid), strict=True)
+    for number, (stage, layers, span) in enumerate(rows):
         kept = stage.parameter_bytes + stage.gradient_bytes + stage.optimizer_bytes
         nodes = {grid.node(rank) for rank in grid.stage_ranks(number)}
         table.add_row(
@@ -137,6 +137,8 @@ def _stage_table(done: DryRun) -> Table:
 
 
 def _findings(done: DryRun, units: bool) -> list[str]:
+    from hpcvideo.scaling.report.number_text import counted
+
     grid, split, order, files = done.stages.grid, done.plan.split, done.order, done.files
     lines = []
     if grid.stages > 1:
@@ -145,15 +147,17 @@ def _findings(done: DryRun, units: bool) -> list[str]:
         if units:
             idle = f"a unit has no gradient in {done.stages.bubble:.1%} of a clip's steps"
         lines.append(
-            f"{'units' if units else 'pipeline'}: {grid.stages} stages x {grid.replicas} replicas, {layout}; "
+            f"{'units' if units else 'pipeline'}: {grid.stages} stages x {counted(grid.replicas, 'replica')}, {layout}; "
             f"balance {done.stages.balance:.1%}, {idle}"
         )
     lines.append(f"traffic: the busiest node sends {done.stages.busiest_node_bytes / 1e6:,.1f} MB a step to other nodes")
     lines.append(
-        f"order: {order.steps} batches dealt to {split.data_parallel} replicas, {order.clips_per_replica} clips each; "
-        f"in {order.epochs} whole epochs every video came exactly once"
+        f"order: {order.steps} batches dealt to {counted(split.data_parallel, 'replica')}, {order.clips_per_replica} clips "
+        f"each; in {order.epochs} whole epochs every video came exactly once"
     )
-    data = "not looked for" if files.shards is None else f"{files.shards} shards, {(files.shard_bytes or 0) / 1e9:,.2f} GB"
+    data = "not looked for"
+    if files.shards is not None:
+        data = f"{counted(files.shards, 'shard')}, {(files.shard_bytes or 0) / 1e9:,.2f} GB"
     lines.append(
         f"files: training set {data}; {files.run}: checkpoints of {files.checkpoint_bytes / 1e6:,.1f} MB, "
         f"the last {files.checkpoints_kept} kept"

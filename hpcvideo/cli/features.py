@@ -41,7 +41,7 @@ def extract_command(
     from hpcvideo.distributed.environment import discover
     from hpcvideo.errors import InputError
     from hpcvideo.shards import ShardSet
-    from hpcvideo.training.feature_extraction import Extraction, encoder_of, extract_features
+    from hpcvideo.training.feature_extraction import Extraction, encoder_of, extract_features, own_layout
 
     if every is not None and snippets is not None:
         raise InputError(f"--every {every} and --snippets {snippets} contradict each other; choose one")
@@ -50,7 +50,7 @@ def extract_command(
         size, short_side = size or config.data.size, short_side or config.data.short_side
         stride = stride or config.data.sampling.frame_stride
         if every is None and snippets is None:
-            snippets = config.data.sampling.snippets
+            every, snippets = own_layout(config.data.sampling)
     how = Extraction(encoder, told, size or 112, short_side or 128, stride or 1, every, snippets, chunk)
     if how.size > how.short_side:
         raise InputError(f"--size {how.size} is larger than --short-side {how.short_side}; a crop cannot grow")

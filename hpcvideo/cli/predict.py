@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from hpcvideo.shards.format import Encoding
-    from hpcvideo.training.predict import Prediction
+    from hpcvideo.training.predict import Prediction, Segment
     from hpcvideo.training.trained_model import TrainedModel
 
 
@@ -43,7 +44,15 @@ def predict_command(
         check_suffix(timeline, TIMELINES_ARE)
         if len(videos) != 1:
             raise InputError(f"--timeline {timeline}: one picture is of one video, but {len(videos)} are given")
+    for video in videos:  # before the first one is decoded, whose answer would be lost
+        if not video.is_file():
+            raise InputError(f"{video}: there is no such video file")
     trained = load_trained_model(run)
+    if trained.config.data.features is not None:
+        raise InputError(
+            f"{run}: model {trained.config.model.name} reads ready features, not frames; put the videos into a shard set, "
+            "extract their features, and score them with `hpcvideo evaluate`"
+        )
     encoding = stored_encoding(trained.config, frames_per_second)
     if stream:
         _show_streams(trained, videos, encoding, most, as_json)
@@ -51,14 +60,15 @@ def predict_command(
     found = []
     with task_progress("predict", len(videos)) as done:
         for video in videos:
-            found.append(predict_file(trained, video, encoding, most))
+            before = len(found)
+            found.append(predict_file(trained, video, encoding, most, lambda part, before=before: done(before + part)))
             done(len(found))
     if timeline is not None:
         from hpcvideo.training.timeline_picture import write_timeline
 
         if trained.config.task.name != "detection":
             raise InputError(f"--timeline: the run's task {trained.config.task.name} finds no segments; leave it out")
-        write_timeline(timeline, found[0])
+        write_timeline(timeline, replace(found[0], segments=_sure_enough(found[0], least)))
     told = [_told(prediction, least) for prediction in found]
     if as_json:
         print(json.dumps({"step": trained.step, "weights": "averaged" if trained.averaged else "trained", "videos": told}))
@@ -109,7 +119,10 @@ def _told(prediction: Prediction, least: float) -> dict[str, Any]:
         return answer
     answer["segments"] = [
         {"label": each.label, "score": each.score, "begin": round(each.begin, 3), "end": round(each.end, 3)}
-        for each in prediction.segments
-        if each.score >= least
+        for each in _sure_enough(prediction, least)
     ]
     return answer
+
+
+def _sure_enough(prediction: Prediction, least: float) -> tuple[Segment, ...]:
+    return tuple(segment for segment in prediction.segments if segment.score >= least)

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import groupby
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -28,6 +29,7 @@ _SHOWN = (
     ("ema_decay", "averaged weights, decay"),
     ("precision", "precision"),
     ("batch_norm_span", "one BatchNorm statistic sees"),
+    ("fragments", "fragments of a clip (new frames)"),
     ("devices", "device"),
     ("checkpoints", "checkpoints"),
     ("startup_seconds", "start-up (s)"),
@@ -48,10 +50,18 @@ def values_table(values: dict[str, Any]) -> Table:
 
 def _words(key: str, value: Any) -> str:
     if key == "batch_norm_span":
-        return f"{value['clips']} clips, {value['images']} images" if value["clips"] else "nothing: all are frozen"
+        return f"{value['clips']} clips, {value['images']} images" if value["clips"] else "no batch: none is live"
+    if key == "fragments":
+        return "; in turn ".join(f"{len(one)}: {_lengths(one)}" for one in value)
     if key == "optimizer":
         return ", ".join([value["name"], *(f"{name} {option}" for name, option in value.items() if name != "name")])
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _lengths(numbers: list[int]) -> str:
+    """16, 15, 15, 15, 7 as "16, 3 x 15, 7"."""
+    runs = [(number, len(list(same))) for number, same in groupby(numbers)]
+    return ", ".join(f"{count} x {number}" if count > 1 else str(number) for number, count in runs)
 
 
 def _console(file: TextIO) -> Console:
@@ -124,10 +134,15 @@ def _print_warnings(event: dict[str, Any], console: Console) -> None:
 
 
 def _stages(event: dict[str, Any]) -> str:
-    """A pipeline in a line: where each stage begins and ends."""
-    ends = [layers[0] if len(layers) == 1 else f"{layers[0]} .. {layers[-1]}" for layers in event["stages"]]
-    shares = f"{event['replicas']} replicas, balance {event['balance']:.0%}, bubble {event['bubble']:.0%}"
-    return f"stages: {' | '.join(ends)}; {shares}"
+    """Who computes what, in a line."""
+    from hpcvideo.methods.pipeline.plan import layers_in_words
+
+    by_unit = event.get("gradients_per_clip")  # of units, which all work at once and lie on any stage; in their order
+    order = list(by_unit or (layer for layers in event["stages"] for layer in layers))
+    idle = f"no gradient in {event['bubble']:.0%} of a clip's steps" if by_unit else f"bubble {event['bubble']:.0%}"
+    replicas = "1 replica" if event["replicas"] == 1 else f"{event['replicas']} replicas"
+    stages = " | ".join(layers_in_words(event["stages"], order))
+    return f"stages: {stages}; {replicas}, balance {event['balance']:.0%}, {idle}"
 
 
 def _line(event: dict[str, Any]) -> str:
@@ -184,8 +199,8 @@ def _line(event: dict[str, Any]) -> str:
 
 
 @contextmanager
-def task_progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal for `total` things; told how many are done."""
+def task_progress(what: str, total: int) -> Iterator[Callable[[float], None]]:
+    """A bar on a terminal for `total` things; told how many are done, parts of one too."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda done: None

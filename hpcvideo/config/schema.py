@@ -274,7 +274,7 @@ class RunConfig(_Section):
     def deciding(self) -> dict[str, Any]:
         """`resolved` without what may differ when a run goes on: name, logging, checkpoints, evaluation, faults, loader
         workers and read-ahead, how fast a stream comes, what to do with bad clips, and where the shard sets lie and are
-        staged to (which set it is, checkpoints tell by its digest).
+        staged to (which set it is, and which features, checkpoints tell by their digests).
 
         A pipeline counts as end_to_end: with equal micro-batches both train alike, and each resumes what the other left. Of
         the options of both only the wire's type counts.

@@ -53,6 +53,14 @@ class UnitOptions(BaseModel):
     balance: Literal["counted", "measured"] = "counted"
     update_every: Annotated[int, Field(ge=1)] | Literal["clip"] = "clip"
 
+    @field_validator("update_every", mode="before")
+    @classmethod
+    def _number_or_clip(cls, value: object) -> object:
+        # Else pydantic tells a fault of each of the two types, by its own names of them.
+        if value != "clip" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ValueError(f"{value!r} is neither `clip` nor a number of gradients from 1 on")
+        return value
+
 
 class SidewaysOptions(UnitOptions):
     """boundary: what happens between clips, see sideways/schedule.py."""

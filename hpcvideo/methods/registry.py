@@ -20,6 +20,7 @@ from hpcvideo.methods.options import (
     UnitOptions,
 )
 from hpcvideo.methods.pipeline.plan import replica_count
+from hpcvideo.methods.precision import Precision
 from hpcvideo.methods.progressive.fragments import ClipCuts
 from hpcvideo.methods.progressive.method import Progressive
 from hpcvideo.methods.progressive.network import fragment_network_of
@@ -28,7 +29,7 @@ from hpcvideo.methods.protocol import Method, MethodParts
 from hpcvideo.methods.sampled_gradients.method import SampledGradients
 from hpcvideo.methods.sampled_gradients.network_check import check_snippet_network
 from hpcvideo.methods.sideways.method import Sideways
-from hpcvideo.methods.sideways.network_check import check_unit_network
+from hpcvideo.methods.sideways.network_check import check_precision, check_unit_network
 from hpcvideo.methods.sideways.whole_clip import whole_clip
 from hpcvideo.models.action_detector_network import FeatureDetectionNetwork
 from hpcvideo.models.snippet_network import SnippetNetwork
@@ -112,13 +113,20 @@ def check_method(name: str, options: Mapping[str, Any]) -> None:
     try:
         _OPTIONS[name](**options)
     except ValidationError as error:
-        faults = "; ".join(f"method.{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise InputError(faults) from None
+        faults = (
+            f"{'.'.join(['method', *map(str, fault['loc'])])}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors()
+        )
+        raise InputError("; ".join(faults)) from None
 
 
-def check_combination(name: str, options: Mapping[str, Any], optimizer: str) -> None:
-    """Raise InputError where the method cannot work with the recipe's optimizer; also as `check_method`."""
+def check_combination(
+    name: str, options: Mapping[str, Any], optimizer: str, precision: Precision = "fp32"
+) -> None:
+    """Raise InputError where the method cannot work with the recipe's optimizer or precision; also as `check_method`."""
     check_method(name, options)
+    if works_on_units(name):
+        check_precision(name, precision)
     zero = options.get("zero", 0)
     if zero and optimizer != "sgd":
         why = "it was tried with sgd alone" if optimizer == "adamw" else "this optimizer scales every layer by its own norm"

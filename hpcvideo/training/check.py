@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 from hpcvideo.config import RunConfig
 from hpcvideo.config.load import parse_config
 from hpcvideo.data.clip_cutter import ONE_LABEL_REMEDY
+from hpcvideo.data.feature_file import FeatureFile
 from hpcvideo.data.mirrored_labels import check_flip, mirrored_labels
 from hpcvideo.data.node_local_order import check_virtual_nodes
 from hpcvideo.errors import InputError
@@ -82,7 +84,8 @@ def check_without_data(
 def check_names(config: RunConfig) -> None:
     """Task, method and model exist and take the options they are given. Raises InputError."""
     task = make_task(config)
-    check_combination(config.method.name, config.method.options(), config.recipe.optimizer.name)
+    recipe = config.recipe
+    check_combination(config.method.name, config.method.options(), recipe.optimizer.name, recipe.precision)
     known = model_options(config.model.name)
     for option in config.model.options:
         if option == "dropout":
@@ -99,7 +102,8 @@ def check_names(config: RunConfig) -> None:
 
 
 def check_data(config: RunConfig, share: slice = slice(None), look_inside: bool = True) -> ShardSet:
-    """Both shard sets are there, every shard at its full size, with the task's labels. Gives the training set.
+    """Both shard sets are there, every shard at its full size, with the task's labels, and so are features of the first
+    video of each where the config names a file of them. Gives the training set.
 
     share: the shards of each set whose files are looked at; look_inside: whether they are opened, to count labels a video.
     """
@@ -110,7 +114,7 @@ def check_data(config: RunConfig, share: slice = slice(None), look_inside: bool 
     if look_for_one_label:
         _check_one_label(train)
     task.check_labels(train.label_names, str(config.data.train))
-    if not task.future_frames:  # which needs no labels, whatever their names say
+    if not task.future_frames and config.data.features is None:  # neither has labels that a mirror would change
         check_flip(train.label_names, config.data.flip, config.data.flip_labels, str(config.data.train))
     mirrored_labels(train.label_names, config.data.flip_labels, str(config.data.train))
     if config.data.flip_labels and not task.one_label:
@@ -127,7 +131,25 @@ def check_data(config: RunConfig, share: slice = slice(None), look_inside: bool 
                 f"{config.data.validation}: its label names differ from those of {config.data.train}; "
                 f"build it with --labels {config.data.train / 'manifest.json'}"
             )
+    if config.data.features is not None:
+        _check_features_of(config, [train] if config.data.validation is None else [train, validation])
     return train
+
+
+def _check_features_of(config: RunConfig, sets: Sequence[ShardSet]) -> None:
+    """Raise InputError where the file of features lacks the first video of a set, or has another number of channels than
+    the model."""
+    assert config.data.features is not None
+    file = FeatureFile(config.data.features)
+    with torch.device("meta"):
+        model = create_model(config.model.name, make_task(config).num_outputs, config.model.frames, **config.model.options)
+    for shards in sets:
+        channels = file.read(shards.video(0).id).shape[1]
+        if channels != model.feature_channels:
+            raise InputError(
+                f"{config.data.features}: features of {channels} channels, but model.options.channels = "
+                f"{model.feature_channels}; make them equal"
+            )
 
 
 def _check_one_label(shards: ShardSet) -> None:

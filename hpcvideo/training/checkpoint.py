@@ -45,7 +45,8 @@ class CheckpointFacts:
     """What a checkpoint says of itself beside its tensors.
 
     step: updates done. Order and randomness follow from (seed, step) alone. data: what identifies the training set, `plan`
-    (its digest), `samples` and `label_names`. notes: what the trainer adds (JSON types).
+    (its digest), `samples`, `label_names` and, of ready features, `features` (see FeatureFile.identity). notes: what the
+    trainer adds (JSON types).
     """
 
     step: int

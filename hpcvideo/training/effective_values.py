@@ -10,7 +10,8 @@ from hpcvideo.config.large_batch import FEWEST_UPDATES, LARGE_BATCH
 from hpcvideo.config.schema import RecipeConfig
 from hpcvideo.methods.pipeline.plan import bubble_warning
 from hpcvideo.methods.registry import stage_count, works_on_units
-from hpcvideo.training.fragments import frames_of_statistics
+from hpcvideo.training.batch_norm_span import batch_norm_span
+from hpcvideo.training.fragments import fragment_lengths, fragment_warning
 from hpcvideo.training.recipe import CLIPS_OF_BASE_RATE, RunPlan
 
 _MOST_OF_START = 0.01
@@ -18,17 +19,16 @@ _MOST_OF_START = 0.01
 
 def effective_values(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
     """JSON types by key: batch and its split, length, learning rate with its law in words, optimizer with all its options,
-    ema_decay, precision, batch_norm_span {clips, images} (what one statistic of the first BatchNorm sees; zeros where all
-    are frozen), and `warnings`, a list of sentences."""
+    ema_decay, precision, batch_norm_span {clips, images} (what one statistic of the first BatchNorm sees; zeros where none
+    is taken over a batch), `warnings`, a list of sentences, and, of method progressive, `fragments`."""
     recipe, split = config.recipe, plan.split
     in_turn = not works_on_units(config.method.name)  # stages that all work at once leave no bubble
     stages = stage_count(config.method.name, config.method.options()) if in_turn else 1
     warnings = (
         few_updates_warning(recipe, plan), decay_warning(recipe, plan), ema_warning(recipe, plan),
         bubble_warning(stages, split.accumulation), trace_warning(config.logging.trace_step, plan),
+        fragment_warning(config),
     )  # fmt: skip
-    frames = frames_of_statistics(config)
-    images = recipe.batch_norm.span(split.micro_batch, frames, split.data_parallel)
     return {
         "global_batch": split.global_batch,
         "micro_batch": split.micro_batch,
@@ -43,8 +43,9 @@ def effective_values(config: RunConfig, plan: RunPlan) -> dict[str, Any]:
         "optimizer": recipe.optimizer.model_dump(mode="json"),
         "ema_decay": recipe.ema_decay,
         "precision": recipe.precision,
-        "batch_norm_span": {"clips": images // frames, "images": images},
+        "batch_norm_span": batch_norm_span(config, split),
         "warnings": [warning for warning in warnings if warning],
+        **fragment_lengths(config),
     }
 
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hpcvideo.config.schema import SamplingConfig
 from hpcvideo.data.augment import center_crop
 from hpcvideo.data.clip_sampling import SnippetLayout, snippet_frames
 from hpcvideo.data.feature_file import written_features
@@ -55,6 +56,9 @@ def encoder_of(source: str, weights: Path | None, frames: int | None) -> tuple[S
         if weights is not None:
             raise InputError(f"--weights {weights}: {source} is a run, which has its own; leave --weights out")
         trained = load_trained_model(source)
+        if trained.config.data.features is not None:
+            raise InputError(f"{source}: model {trained.config.model.name} reads ready features and has no encoder; extract "
+                             "by the run or model that these were made with")  # fmt: skip
         network = trained.model
         encoder = network.encoder if isinstance(network, SnippetNetwork) else SnippetEncoder(network)
         if frames not in (None, encoder.frames):
@@ -67,6 +71,14 @@ def encoder_of(source: str, weights: Path | None, frames: int | None) -> tuple[S
     encoder = SnippetEncoder(network)
     load_weights(encoder.network, weights, new_head=True)
     return encoder.eval(), {"model": source, "weights": str(weights)}, None
+
+
+def own_layout(sampling: SamplingConfig) -> tuple[int | None, int | None]:
+    """(every, snippets) of `Extraction` as a run's clips lie: its snippets over the whole video, or from the first frame to
+    the last as close as they lie in its windows; (None, None) where clips are no snippets."""
+    if sampling.snippets is None or sampling.snippet_window is None:
+        return None, sampling.snippets
+    return max(1, round(sampling.snippet_window / sampling.snippets)), None
 
 
 def extract_features(

@@ -13,7 +13,7 @@ from hpcvideo.errors import InputError
 from hpcvideo.methods.options import ProgressiveOptions
 from hpcvideo.methods.progressive.fragments import ClipCuts
 from hpcvideo.methods.progressive.network import fragment_network_of
-from hpcvideo.methods.registry import clip_cuts, works_on_units
+from hpcvideo.methods.registry import clip_cuts
 from hpcvideo.models import create_model
 from hpcvideo.training.task import make_task
 
@@ -56,6 +56,24 @@ def check_cuts(config: RunConfig, model: nn.Module) -> None:
         )
 
 
+def fragment_lengths(config: RunConfig) -> dict[str, list[list[int]]]:
+    """`fragments`: the new frames of each, a list for each length that takes its turn; nothing for other methods."""
+    cuts = cuts_of(config)
+    return {} if cuts is None else {"fragments": [[end - first for first, end in one] for one in cuts.by_epoch]}
+
+
+def fragment_warning(config: RunConfig) -> str | None:
+    """One sentence where some length of fragments is as long as the clip, so that nothing is ever carried."""
+    cuts = cuts_of(config)
+    if cuts is None or all(len(one) > 1 for one in cuts.by_epoch):
+        return None
+    longest = max(ProgressiveOptions(**config.method.options()).lengths)
+    return (
+        f"method.fragment_frames = {longest} makes a clip of {config.model.frames} frames one fragment, from which nothing "
+        "is carried; use shorter fragments, or longer clips (model.frames)"
+    )
+
+
 def updates_per_batch(config: RunConfig) -> int:
     """Steps of the trainer in which a global batch is used up: 1, or its fragments where each is an update."""
     cuts = cuts_of(config)
@@ -68,11 +86,3 @@ def frames_at_once(config: RunConfig) -> int:
     if cuts is None or ProgressiveOptions(**config.method.options()).across_seams:
         return config.model.frames
     return min(config.model.frames, max(cuts.longest, *ProgressiveOptions(**config.method.options()).lengths))
-
-
-def frames_of_statistics(config: RunConfig) -> int:
-    """Frames of a clip that one statistic of the first BatchNorm sees: one of them where units work frame by frame."""
-    if works_on_units(config.method.name):
-        return 1
-    cuts = cuts_of(config)
-    return config.model.frames if cuts is None else cuts.longest

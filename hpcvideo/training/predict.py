@@ -27,7 +27,8 @@ from hpcvideo.training.snippet_layout import snippet_layout, window_overlap
 from hpcvideo.training.task import make_task
 from hpcvideo.training.trained_model import TrainedModel
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[float], None]
+"""Is told which part of a file's frames, from 0 to 1, was read and answered."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ class Prediction:
     segments: tuple[Segment, ...]
 
 
-def predict_file(trained: TrainedModel, path: Path, encoding: Encoding, most: int) -> Prediction:
+def predict_file(
+    trained: TrainedModel, path: Path, encoding: Encoding, most: int, progress: Progress = lambda part: None
+) -> Prediction:
     """Decode a file, cut the run's own test clips and give the `most` best labels or segments. Memory is that of the clips
     which share frames, whatever the length of the video.
 
@@ -67,7 +70,7 @@ def predict_file(trained: TrainedModel, path: Path, encoding: Encoding, most: in
     file = look_through(path, encoding)
     with torch.no_grad():
         answers, numbers = _each_clip(
-            file, encoding, scoring_view(config, task), lambda clip: trained.model(normalise_clips(clip[None]))
+            file, encoding, scoring_view(config, task), lambda clip: trained.model(normalise_clips(clip[None])), progress
         )
     outputs = torch.cat(answers).float()
     names = trained.label_names
@@ -104,7 +107,7 @@ def scoring_view(config: RunConfig, task: Task) -> ClipView:
 
 
 def _each_clip(
-    file: VideoFile, encoding: Encoding, view: ClipView, answer: Callable[[Tensor], Tensor]
+    file: VideoFile, encoding: Encoding, view: ClipView, answer: Callable[[Tensor], Tensor], progress: Progress
 ) -> tuple[list[Tensor], NDArray[np.int64]]:
     """(what `answer` gives for each test clip, frame numbers int64 [views, frames]) of all test views.
 
@@ -127,6 +130,7 @@ def _each_clip(
             view.choose_box(width, height, None, clip).cut(picture, open_clips[clip][place])
         for clip in {clip for clip, _ in places[number] if last_frames[clip] == number}:
             answers[clip] = answer(torch.from_numpy(open_clips.pop(clip)).permute(0, 3, 1, 2))
+        progress((number + 1) / file.num_frames)
 
     read_frames(file, encoding, np.unique(numbers), take)
     return [answers[clip] for clip in range(len(numbers))], numbers

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from hpcvideo.config import RunConfig
+from hpcvideo.data.feature_file import FeatureFile
 from hpcvideo.distributed.device import Device
 from hpcvideo.distributed.environment import ProcessEnvironment, node_mtbf_hours
 from hpcvideo.distributed.process_group import TIMEOUT, barrier, gather
@@ -50,6 +51,7 @@ class Saver:
         self._directory, self._log, self._alive, self._waiting = directory, log, alive, waiting
         self._interval = CheckpointInterval(config.checkpoint, plan, place.nodes, node_mtbf_hours())
         self._buffer, self._exchange, self._permit = HostBuffer(), StepExchange(NUMBERS, timeout), permit
+        self._features = None if config.data.features is None else FeatureFile(config.data.features).identity()
         self._under_way: tuple[BackgroundSave, int, float] | None = None
         self._failure: str | None = None
         self._has_whole = False
@@ -152,6 +154,11 @@ class Saver:
             raise InputError(f"{path}: is further ({facts.step}) than the recipe goes ({self._plan.total_steps} steps)")
         if (facts.config_digest, facts.seed) != (config.digest(), config.seed):
             raise InputError(f"{path}: was written under another config; use that config, or another --run")
+        if facts.data.get("features") != self._features:
+            raise InputError(
+                f"{path}: was trained on other features than those of {config.data.features}; use that file or a copy of "
+                "it, or another --run"
+            )
         if facts.data != self._data():
             raise InputError(
                 f"{path}: was trained on another shard set ({facts.data['samples']} videos) than "
@@ -195,4 +202,5 @@ class Saver:
 
     def _data(self) -> dict[str, Any]:
         shards = self._parts.train.shards
-        return {"plan": shards.manifest.plan, "samples": len(shards), "label_names": list(shards.label_names)}
+        told = {"plan": shards.manifest.plan, "samples": len(shards), "label_names": list(shards.label_names)}
+        return told if self._features is None else {**told, "features": self._features}

@@ -44,7 +44,9 @@ def stream_file(trained: TrainedModel, path: Path, encoding: Encoding, most: int
     options = ProgressiveOptions(**config.method.options())
     task = make_task(config)
     combination = "mean" if options.evaluation == "whole" else options.evaluation
-    stream = FragmentStream(trained.model, options.lengths[0], options.overlap, combination, task.one_label)
+    stream = FragmentStream(
+        trained.model, options.lengths[0], options.overlap, combination, task.one_label, options.carry_state
+    )
     file, view = look_through(path, encoding), scoring_view(config, task)
     numbers = np.arange(0, file.num_frames, config.data.sampling.window // config.model.frames, dtype=np.int64)
     found: list[RunningScores] = []

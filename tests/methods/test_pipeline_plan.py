@@ -212,7 +212,7 @@ def test_a_dry_run_shows_people_stages_order_and_files(config_values: dict[str, 
     config_values["method"] = {"name": "pipeline", "stages": 4}
     config_values["recipe"] |= {"micro_batch": 4}
     shown = run_hpcvideo("train", write_config(config_values), "--dry-run", "--ranks", "4", "--ranks-per-node", "2").stdout
-    for part in ("2 x 2 ranks", "stem", "4 stages x 1 replicas", "every video came exactly once", "training set 3 shards"):
+    for part in ("2 x 2 ranks", "stem", "4 stages x 1 replica, ", "every video came exactly once", "training set 3 shards"):
         assert part in shown
     assert "warning: 2 micro-batches a step are fewer than the 4 stages: a stage idles 60%" in shown.replace("\n", " ")
 

@@ -65,7 +65,7 @@ def test_a_run_on_two_stages_is_that_of_one_process_and_either_goes_on_with_the_
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     run_hpcvideo("train", configs(name="end_to_end"), "--run", whole)
     told = run_hpcvideo("train", configs(name="pipeline", stages=2), "--run", cut, ranks=2).stderr
-    assert "stages: stem .. " in told and "1 replicas" in told
+    assert "stages: stem .. " in told and "; 1 replica, balance" in told
     assert state(cut) == state(whole)
     for kind, key in (("step", "loss"), ("step", "gradient_norm"), ("evaluation", "metrics"), ("evaluation", "clips")):
         assert [event[key] for event in events(cut, kind)] == [event[key] for event in events(whole, kind)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from hpcvideo.distributed.placement import balance, bubble_share, cut_into_stages, nearest_divisors
 from hpcvideo.distributed.topology import StageGrid, choose_grid, node_traffic
@@ -51,6 +51,14 @@ class PipelinePlan:
     """What the node that sends most sends to others in a step."""
     handed_on: Mapping[tuple[int, int], float] = field(default_factory=dict)
     """Bytes that two stages of a replica (the lower number first) send each other in a step, both ways."""
+    order: tuple[str, ...] = ()
+    """All layers in the network's order, where stages may hold others than runs of neighbours; else empty."""
+
+    @property
+    def held(self) -> list[str]:
+        """The layers of each stage in words."""
+        stages = [stage.layers for stage in self.stages]
+        return layers_in_words(stages, self.order or [layer for layers in stages for layer in layers])
 
 
 def bubble_warning(stages: int, micro_batches: int) -> str | None:
@@ -144,6 +152,17 @@ def plan_pipeline(
         busiest_node_bytes=max(node_traffic(grid, handed_on, [exchanged * own for own in gradients])),
         handed_on=dict(zip(pairwise(range(stages)), handed_on, strict=True)),
     )
+
+
+def layers_in_words(stages: Sequence[Sequence[str]], order: Sequence[str], between: str = " .. ") -> list[str]:
+    """The layers of each stage, runs of neighbours by their ends, e.g. `stem .. layer2` or `conv1, conv3 .. head`. order: of
+    all layers; between: the ends of a run."""
+    home = {layer: number for number, layers in enumerate(stages) for layer in layers}
+    words: list[list[str]] = [[] for _ in stages]
+    for number, run in groupby(order, key=home.__getitem__):
+        first, *others = run
+        words[number].append(f"{first}{between}{others[-1]}" if others else first)
+    return [", ".join(runs) for runs in words]
 
 
 def stage_spans(grid: StageGrid) -> list[str]:

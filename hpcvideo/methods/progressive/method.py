@@ -230,15 +230,19 @@ class Progressive:
         return self._statistics + ([] if self._averaged is None else self._averaged.statistics())
 
     def measure_statistics(self, micro_batches: Iterator[Mapping[str, Any]]) -> None:
+        # Where each fragment is a step, fragments of other micro-batches come between those of one.
+        turns = self._split.accumulation if self._cuts.an_update_each else 1
+        carried = CarriedStates(self._network)
         with measured_statistics(self._model, partial(total, device=self._device)):
-            state = self._network.first_state()
-            for batch in micro_batches:
+            for number, batch in enumerate(micro_batches):
                 for piece in pieces_of(batch, self._cuts.by_epoch[0]):
-                    if piece["piece"] == 0 or not self._options.carry_state:
+                    state = carried.before(number % turns, piece)
+                    if not self._options.carry_state:
                         state = self._network.first_state()
                     with self._computing:
                         clips = normalise_clips(piece["clips"].to(self._device.torch_device))
                         _, state = self._network.fragment(clips, state)
+                    carried.keep(number % turns, piece, state)
 
     def weights(self) -> dict[str, Tensor]:
         return dict(self._model.state_dict())

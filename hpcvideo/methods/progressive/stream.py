@@ -15,13 +15,14 @@ class FragmentStream:
     """Scores after every fragment of one video (or of several in step, as a batch).
 
     model: one that carries a state, in eval mode. fragment_frames, overlap: as in training; absent, the overlap is what the
-    network carries. combination, one_label: see FragmentScores. Raises InputError where the model carries no state, is in
-    training mode, or fragments would bring no new frame.
+    network carries. combination, one_label: see FragmentScores. carry_state: false starts every fragment anew, for a model
+    that was trained so. Raises InputError where the model carries no state, is in training mode, or cannot read fragments of
+    this length.
     """
 
     def __init__(
         self, model: nn.Module, fragment_frames: int, overlap: int | None = None, combination: Combination = "mean",
-        one_label: bool = True,
+        one_label: bool = True, carry_state: bool = True,
     ) -> None:  # fmt: skip
         self._network = fragment_network_of(model)
         if model.training:
@@ -31,6 +32,13 @@ class FragmentStream:
             raise InputError(f"fragments of {fragment_frames} frames that overlap by {overlap} bring no new frame")
         self._new_frames = fragment_frames - overlap
         self._wanted = fragment_frames
+        multiple = self._network.frame_multiple
+        if fragment_frames % multiple or self._new_frames % multiple:
+            raise InputError(
+                f"fragments of {fragment_frames} frames that overlap by {overlap}, but this network takes multiples of "
+                f"{multiple}, of new frames too"
+            )
+        self._carry_state = carry_state
         self._scores = FragmentScores(combination, one_label)
         self._state: CarriedState = self._network.first_state()
         self._waiting: list[Tensor] = []
@@ -50,7 +58,8 @@ class FragmentStream:
     @torch.no_grad()
     def _read(self) -> Tensor:
         clips = normalise_clips(torch.stack(self._waiting, dim=1))
-        outputs, self._state = self._network.fragment(clips, self._state)
+        state = self._state if self._carry_state else self._network.first_state()
+        outputs, self._state = self._network.fragment(clips, state)
         self.frames += len(self._waiting)
         self._waiting, self._wanted = [], self._new_frames
         return self._scores.add(outputs)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from hpcvideo.distributed.process_group import average, total
 from hpcvideo.distributed.subgroups import neighbour_group
-from hpcvideo.errors import InputError
 from hpcvideo.methods.averaged_weights import AveragedWeights, in_place_of_trained
 from hpcvideo.methods.forward_key import forward_key
 from hpcvideo.methods.named_state import load_model_state
@@ -27,7 +26,7 @@ from hpcvideo.methods.sideways.executor import Executor
 from hpcvideo.methods.sideways.feed import Feed, frame_of
 from hpcvideo.methods.sideways.graph import UnitGraph
 from hpcvideo.methods.sideways.live import LiveClock, steps_to_learn
-from hpcvideo.methods.sideways.network_check import draws_again, rule_of, unit_network_of
+from hpcvideo.methods.sideways.network_check import check_precision, draws_again, rule_of, unit_network_of
 from hpcvideo.methods.sideways.plan import channels_of, unit_shapes
 from hpcvideo.methods.sideways.reading import Reader
 from hpcvideo.methods.sideways.schedule import ClipSchedule
@@ -74,11 +73,7 @@ class Sideways:
         own = [name for name in self._graph.units if self.placement[name] == self._stage_number]
         self._own = _Stage({name: network.unit(name) for name in own}).to(parts.device.torch_device)
         largest = parts.gradient_clip if parts.gradient_clip > 0 else float("inf")
-        if parts.precision == "fp16":
-            raise InputError(
-                f"recipe.precision = fp16 with method {method}: units update at different moments, so no common loss scale "
-                "can be held back; use bf16 or fp32"
-            )
+        check_precision(method, parts.precision)
         self._precision = parts.precision
         self._workers = {
             name: UnitWorker(

@@ -6,6 +6,7 @@ from torch import nn
 
 from hpcvideo.errors import InputError
 from hpcvideo.methods.options import DelayedOptions, SidewaysOptions
+from hpcvideo.methods.precision import Precision
 from hpcvideo.methods.sideways.graph import UnitGraph
 from hpcvideo.methods.sideways.schedule import ClipSchedule, Rule
 from hpcvideo.models.unit_network import UnitNetwork
@@ -25,6 +26,15 @@ def read_as_trained(method: str, model: nn.Module) -> None:
     """Let a network of units that bp trained see frame by frame what it is given, as it did in training."""
     if isinstance(model, UnitNetwork):
         model.delayed = method != "bp"
+
+
+def check_precision(method: str, precision: Precision) -> None:
+    """Raise InputError where units that update at different moments cannot learn in that precision."""
+    if precision == "fp16":
+        raise InputError(
+            f"recipe.precision = fp16 with method {method}: units update at different moments, so no common loss scale "
+            "can be held back; use bf16 or fp32"
+        )
 
 
 def rule_of(options: SidewaysOptions | DelayedOptions) -> Rule:

@@ -93,12 +93,18 @@ def place_units(
         }
         dealt = deal_to_stages(loads, stages, flows, counts=with_parameters, gain=_WORTH_MESSAGES if freely else 1.0)
         return {names[item]: stage for stage, part in enumerate(dealt) for item in part}
-    placed = [name for part in placement for name in part]
-    if len(placement) != stages or sorted(placed) != sorted(names) or not all(placement):
+    if len(placement) != stages:
         raise InputError(
-            f"method.placement must be {stages} lists (method.stages), none empty, that name each of the units "
-            f"{', '.join(names)} once"
+            f"method.placement deals units to {len(placement)} stages, but method.stages = {stages}; "
+            f"use method.stages={len(placement)}, or one list of units for each stage"
         )
+    placed = [name for part in placement for name in part]
+    faults = [f"leaves out {name}" for name in names if name not in placed]
+    faults += [f"names {name}, which is no unit" for name in dict.fromkeys(placed) if name not in names]
+    faults += [f"names {name} twice" for name in names if placed.count(name) > 1]
+    faults += [f"has nothing for stage {stage}" for stage, part in enumerate(placement) if not part]
+    if faults:
+        raise InputError(f"method.placement {'; '.join(faults[:3])}; name each of the units {', '.join(names)} once")
     return {name: stage for stage, part in enumerate(placement) for name in part}
 
 

@@ -140,8 +140,9 @@ class ClipSchedule:
 
 
 def least_frames(graph: UnitGraph, boundary: Boundary, rule: Rule) -> int:
-    """Frames a clip must have so that every unit gets a gradient of its own clip: 2 D - 1 on a chain of D units, 1 where it
-    is drained or delayed, D where it is part of a continuous video: no output comes later than in the next part."""
+    """Frames a clip must have so that every unit gets a gradient of its own clip: 2 D - 1 on a chain of D units; 1 where it
+    is drained, or delayed without streaming; D where it is part of a continuous video or of a delayed stream, so that no
+    output comes later than in the next part."""
     if rule == "forward" or (boundary, rule) == ("reset", "delayed") or boundary == "drain":
         return graph.receptive_frames
     if rule == "delayed" or boundary == "continuous":

@@ -72,6 +72,7 @@ def plan_units(
         bubble=max(0.0, 1.0 - busy),
         busiest_node_bytes=max(node_traffic(grid, handed_on, gradients)),
         handed_on=handed_on,
+        order=graph.units,
     )
 
 

@@ -161,7 +161,7 @@ def job_at(
 
     global_batch: clips of a step at this scale; None keeps the config's. The run sees as many clips as the config says:
     epochs stay, and a config that counts steps makes fewer of a larger batch. Raises InputError where ranks, batch or stages
-    do not divide, with what would, and for methods that work on units.
+    do not divide, with what would, and for methods that work on units or fragments.
     """
     clips = config.recipe.epochs * data.train_videos if config.recipe.epochs is not None else (
         (config.recipe.steps or 1) * config.recipe.global_batch
@@ -172,6 +172,11 @@ def job_at(
         raise InputError(
             f"method {config.method.name} computes in units whose layers a plan does not count; plan method end_to_end, or "
             "measure it on a few ranks (`plan --timeline FILE.svg` draws the schedule of units that are dealt to ranks)"
+        )
+    if config.method.name == "progressive":
+        raise InputError(
+            "method progressive computes a clip fragment by fragment, but a plan counts one forward of the whole clip, so "
+            "its memory and times would be wrong; `hpcvideo train CONFIG --dry-run` tells a rank's memory and operations"
         )
     split = split_over(config, nodes * ranks_per_node)
     config.recipe.batch_norm.statistic_ranks(split.data_parallel)

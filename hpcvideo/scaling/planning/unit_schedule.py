@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,6 +11,7 @@ from hpcvideo.config import RunConfig
 from hpcvideo.errors import InputError
 from hpcvideo.methods.batch_split import split_over
 from hpcvideo.methods.pipeline.layers import LayerCost
+from hpcvideo.methods.pipeline.plan import layers_in_words
 from hpcvideo.methods.registry import check_network, unit_options
 from hpcvideo.methods.sideways.graph import UnitGraph
 from hpcvideo.methods.sideways.network_check import rule_of, unit_network_of
@@ -73,8 +74,9 @@ def simulate_units(config: RunConfig, system: System, nodes: int, ranks_per_node
     times = _times(costs, schedule, config.recipe.precision != "fp32", same_node, values)
     run = simulate_sideways(schedule, times, placement, batched=not exchanges_by_gloo(values))
     title = f"{config.name}: {split.micro_batch} clips at once through {len(costs)} units, method {name}"
-    held = tuple(_held(list(network.inlets), placement, rank) for rank in range(options.stages))
-    return UnitClip(title, run, held)
+    units = list(network.inlets)
+    stages = [[unit for unit in units if placement[unit] == stage] for stage in range(options.stages)]
+    return UnitClip(title, run, tuple(layers_in_words(stages, units, between=" to ")))
 
 
 def _times(
@@ -95,16 +97,3 @@ def _times(
             cotangent_send=max((sent[parent] for parent in schedule.graph.parents(cost.name)), default=0.0),
         )
     return times
-
-
-def _held(units: Sequence[str], placement: Mapping[str, int], rank: int) -> str:
-    """The units of a rank in their order, runs of neighbours by their ends."""
-    runs: list[list[str]] = []
-    for place, unit in enumerate(units):
-        if placement[unit] == rank:
-            follows = place > 0 and placement[units[place - 1]] == rank
-            if follows:
-                runs[-1].append(unit)
-            else:
-                runs.append([unit])
-    return ", ".join(run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)

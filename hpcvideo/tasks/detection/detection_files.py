@@ -63,8 +63,8 @@ def read_ground_truth(path: Path, subset: str | None = None) -> GroundTruth:
     """The actions of all videos, or of one subset's, from `{id: {subset, duration, annotations: [{segment, label}]}}`.
 
     The dictionary may stand bare or under `database`; numbers may be written as strings. Actions of no length are left out,
-    as nothing can overlap with them. Raises InputError where the file is no such thing, the subset does not exist, or no
-    action is left: a mean over nothing is no number.
+    as nothing can overlap with them. Raises InputError where the file is no such thing, two ids mean one video, the subset
+    does not exist, or no action is left: a mean over nothing is no number.
     """
     content = _read(path)
     database = content.get("database", content) if isinstance(content, dict) else None
@@ -73,6 +73,9 @@ def read_ground_truth(path: Path, subset: str | None = None) -> GroundTruth:
     subsets = sorted({str(entry["subset"]) for entry in database.values() if "subset" in entry})
     if subset is not None and subset not in subsets:
         raise InputError(f"--subset {subset}: no video of {path} is of it; there are: {', '.join(subsets) or 'none'}")
+    for video in database:
+        if video.startswith(_PREFIX) and (plain := video.removeprefix(_PREFIX)) in database:
+            raise InputError(f"{path}: {plain!r} and {video!r} mean the same video; give each video once")
     scored = [video for video, entry in database.items() if subset is None or entry.get("subset") == subset]
     annotations = {video: list(_annotations(path, video, entry)) for video, entry in database.items()}
     names = tuple(sorted({label for found in annotations.values() for label, _ in found}))
@@ -119,7 +122,6 @@ def read_results(path: Path, truth: GroundTruth) -> Results:
             raise InputError(f"{path}: {other!r} and {written!r} mean the same video, {video!r}; give each video once")
         if video is None:
             unknown_videos.append(written)
-            false += len(found)
         for place, each in enumerate(found, 1):
             where = f"{path}, video {written!r}, detection {place}"
             if not isinstance(each, dict) or not isinstance(each.get("label"), str):
@@ -133,6 +135,7 @@ def read_results(path: Path, truth: GroundTruth) -> Results:
                 classless += 1
             else:
                 empty += segment[1] <= segment[0]
+                false += video is None
                 columns.add(-1 if video is None else numbers[video], known[each["label"]], segment, score)
     if unknown_labels:
         raise InputError(
@@ -143,7 +146,7 @@ def read_results(path: Path, truth: GroundTruth) -> Results:
     if not columns.labels:
         warnings.append(f"{path.name} has no detection that counts: every score is 0")
     if unknown_videos:
-        warnings.append(f"{_some(unknown_videos, 'video')} not in the ground truth; {false} false detections there")
+        warnings.append(f"{_some(unknown_videos, 'video')} not in the ground truth; false detections there: {false}")
     if empty:
         warnings.append(f"detections of no length, which count as false: {empty}")
     if elsewhere:

@@ -8,6 +8,7 @@ import torch
 from hpcvideo.errors import InputError
 from hpcvideo.methods.options import DelayedOptions, SidewaysOptions
 from hpcvideo.methods.protocol import BatchSplit
+from hpcvideo.methods.registry import check_combination
 from hpcvideo.methods.sideways.graph import UnitGraph
 from hpcvideo.methods.sideways.plan import count_units, place_units
 from hpcvideo.methods.sideways.schedule import Boundary, ClipSchedule, Rule, least_frames
@@ -110,9 +111,12 @@ def test_a_clip_too_short_is_refused_with_the_least_length_that_works(name: str,
         told = rf"model\.frames = {least - 1} is too short .* use model\.frames={least} or more"
         with pytest.raises(InputError, match=told):
             ClipSchedule(graph, least - 1, boundary, rule)
-    if boundary in ("reset", "stream") and rule == "sideways":
-        for unit in graph.units:  # nothing shorter would do: somebody would have no gradient
-            assert graph.first_gradient(unit) <= least
+    if boundary in ("reset", "stream") and rule == "sideways":  # nothing shorter would do: somebody would have no gradient
+        clip, steps = set(range(1, least)), range(1, least if boundary == "reset" else 3 * least)
+        assert any(not any(frames_of_gradient(graph, unit, step) <= clip for step in steps) for unit in graph.units)
+    elif (boundary, rule) != ("stream", "delayed"):  # one output that knows frames of the clip alone, and none with one less
+        seen = graph.visible_frames(graph.top, 20)
+        assert least == seen[-1] - seen[0] + 1
 
 
 def test_units_are_placed_by_cost_or_as_the_config_says() -> None:
@@ -129,8 +133,23 @@ def test_units_are_placed_by_cost_or_as_the_config_says() -> None:
     assert set(placed.values()) == {0, 1, 2}
     names = [cost.name for cost in costs]
     assert place_units(graph, costs, loads, 2, [names[1::2], names[::2]])["conv1"] == 1
-    with pytest.raises(InputError, match="name each of the units"):
-        place_units(graph, costs, loads, 2, [names[:4], names[3:]])
+    for placement, told in (
+        ([names[:4], names[3:]], "names conv4 twice; name each of the units conv1, "),
+        ([names[:4], names[5:]], "leaves out conv5; name each"),
+        ([[*names[:4], "conv9"], names[4:]], "names conv9, which is no unit; name each"),
+        ([names, []], "has nothing for stage 1; name each"),
+        ([names], "deals units to 1 stages, but method.stages = 2; use method.stages=1, or one list of units for each"),
+    ):
+        with pytest.raises(InputError, match=f"^method.placement {told}"):
+            place_units(graph, costs, loads, 2, placement)
+
+
+def test_fp16_is_refused_with_units_before_anything_is_started_and_with_other_methods_not() -> None:
+    for method in ("sideways", "skip_sideways", "delayed"):
+        with pytest.raises(InputError, match=f"recipe.precision = fp16 with method {method}: .* use bf16 or fp32"):
+            check_combination(method, {}, "sgd", "fp16")
+        check_combination(method, {}, "sgd", "bf16")
+    check_combination("unrolled", {}, "sgd", "fp16")
 
 
 @pytest.mark.parametrize("options", [SidewaysOptions(stages=2), DelayedOptions(stages=2, boundary="stream")])
@@ -143,3 +162,18 @@ def test_the_plan_of_a_run_holds_every_parameter_once(options: SidewaysOptions |
     assert plan.grid.world_size == 8
     assert 0 < plan.balance <= 1
     assert (plan.bubble < 0.1) == (options.boundary == "stream")
+
+
+def test_a_plan_tells_the_units_of_a_stage_as_they_lie_in_the_network() -> None:
+    with torch.device("meta"):
+        network = create_model("unit_resnet18", 5, 16, width=16, skips="over 1")
+    told = {
+        ("stem", "layer1", "layer2"): ["stem .. layer2", "layer3 .. head"],
+        ("stem", "layer2", "layer3"): ["stem, layer2 .. layer3", "layer1, layer4 .. head"],
+        ("layer4", "head"): ["layer4 .. head", "stem .. layer3"],
+    }
+    for first, held in told.items():
+        second = tuple(name for name in network.inlets if name not in first)
+        options = SidewaysOptions(stages=2, placement=(first, second))
+        plan = plan_units("skip_sideways", options, network, (16, 3, 32, 32), BatchSplit(16, 4, 1, 4), 2)
+        assert plan.held == held
