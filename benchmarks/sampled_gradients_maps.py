@@ -52,7 +52,7 @@ _CHUNK = 4
 _DETECTOR = {"width": 64, "hidden": 64, "roi_bins": 8}
 _TEST_SEED = 10_000
 _VIDEOS, _TEST_VIDEOS = 200, 128
-_STEPS, _RATE, _ENCODER_RATE = 200, 3e-3, 2e-4
+_STEPS, _RATE, _ENCODER_RATE = 400, 3e-3, 2e-4
 _PRETRAINING = 120
 _TRAININGS = ((1.0, 0.06), (0.3, 0.06), (0.1, 0.06), (0.0, 0.06), (0.3, 1.0))
 """Share of snippets that the encoder learns from, share of proposals that the detector does."""
@@ -188,7 +188,7 @@ def claims(quick: bool, tell: Callable[[str], None]) -> list[Claim]:
 
     quick: one seed and fewer steps, to see that it runs. tell: is told what is done.
     """
-    seeds, steps = (range(1), _STEPS // 4) if quick else (range(3), _STEPS)
+    seeds, steps = (range(1), _STEPS // 8) if quick else (range(3), _STEPS)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
         encoders = {seed: str(Path(folder) / f"{seed}.safetensors") for seed in seeds}
         common = {"videos": _VIDEOS, "rate": _RATE, "encoder_rate": _ENCODER_RATE}

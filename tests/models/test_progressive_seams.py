@@ -54,15 +54,19 @@ def test_p3_so_many_frames_around_a_seam_as_there_are_temporal_layers_differ_fro
 
 
 @pytest.mark.parametrize(("name", "options"), placed(NETS))
-def test_p4_causal_fragments_of_any_cut_equal_the_whole_clip(name, options):
+def test_p4_causal_fragments_of_any_cut_equal_the_whole_clip_and_so_do_their_gradients(name, options):
     model = make(name, causal=True, head_state="running", **options)
     clips = clips_of(12)
     cuts = [[12], [4, 8], [4, 4, 4]] if "slowfast" in name else [[12], [5, 7], [1, 5, 1, 1, 4]]
-    with torch.no_grad():
-        whole = model(clips)
-        for one in cuts:
-            ours, _ = in_fragments(model, clips, one)
-            equal(ours[:, -1], whole)
+    whole = model(clips)
+    expected = torch.autograd.grad(whole.square().sum(), list(model.parameters()))
+    for one in cuts:
+        ours, _ = in_fragments(model, clips, one)
+        equal(ours[:, -1], whole)
+        # And what is trained with gradients across the seams is the whole clip.
+        found = torch.autograd.grad(ours[:, -1].square().sum(), list(model.parameters()))
+        for gradient, reference in zip(found, expected, strict=True):
+            equal(gradient, reference, 1e-8)
 
 
 @pytest.mark.parametrize("name", ["progressive_slowonly_resnet26", "progressive_slowfast_resnet26", "progressive_x3d_s"])

@@ -17,6 +17,7 @@ from hpcvideo.training.effective_values import effective_values
 from hpcvideo.training.recipe import learning_rate, plan_run
 from tests.conftest import run_hpcvideo
 
+LIVE = {"name": "sampled_gradients", "chunk_statistics": True}
 KINETICS, IMAGENET = 240_618, 1_281_167
 
 
@@ -64,6 +65,27 @@ def test_the_span_counts_the_clips_and_images_of_all_ranks_that_share_a_statisti
 ) -> None:
     recipe = {"global_batch": 192, "micro_batch": 8, "batch_norm": batch_norm}
     assert values_of(KINETICS, 12, recipe)["batch_norm_span"] == span
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "span"),
+    [
+        ({"name": "sampled_gradients"}, {}, {"clips": 0, "images": 0}),  # norm_eval is the default
+        ({"name": "end_to_end"}, {}, {"clips": 0, "images": 0}),
+        ({"name": "end_to_end"}, {"norm_eval": False}, {"clips": 8, "images": 8 * 24}),
+        (LIVE, {"norm_eval": False}, {"clips": 4, "images": 12}),
+        (LIVE | {"ratio": 0}, {"norm_eval": False}, {"clips": 0, "images": 0}),
+    ],
+)
+def test_encoders_of_snippets_take_statistics_over_a_chunk_or_none(
+    method: dict[str, Any], options: dict[str, Any], span: dict[str, int]
+) -> None:
+    changes = {
+        "method": method,
+        "model": {"name": "snippet_classifier", "frames": 24, "options": {"snippets": 8, **options}},
+        "data": {"train": "/nowhere", "sampling": {"kind": "snippets", "snippets": 8}},
+    }
+    assert values_of(KINETICS, 12, {"global_batch": 192, "micro_batch": 8}, **changes)["batch_norm_span"] == span
 
 
 def test_units_take_their_statistics_over_one_frame_of_each_clip() -> None:

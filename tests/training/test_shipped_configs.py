@@ -9,6 +9,7 @@ import pytest
 
 from hpcvideo.config import load_config
 from hpcvideo.config.resources import config_files
+from hpcvideo.training.check import check_without_data
 from hpcvideo.training.dry_run import rehearse
 from hpcvideo.training.effective_values import effective_values
 from tests.conftest import run_hpcvideo
@@ -41,6 +42,18 @@ def test_it_loads_and_is_rehearsed_at_its_own_scale(path: Path, tmp_path: Path) 
     assert done.world_size == nodes * ranks
     assert done.order.clips_per_replica * done.plan.split.data_parallel == done.order.steps * config.recipe.global_batch
     assert effective_values(config, done.plan)["total_steps"] == done.plan.total_steps
+
+
+@pytest.mark.parametrize("ranks", [1, 16])
+@pytest.mark.parametrize(
+    "name",
+    ["activitynet/etad_features_128s_1x1", "activitynet/etad_r2plus1d34_128s_2x8", "thumos14/etad_features_128w_1x1",
+     "thumos14/etad_r2plus1d34_256s_1x1"],
+)  # fmt: skip
+def test_recipes_of_detection_fit_on_one_rank_and_on_sixteen(name: str, ranks: int) -> None:
+    split = check_without_data(load_config(name), ranks)
+    assert split.data_parallel == ranks
+    assert split.micro_batch * split.accumulation * ranks == split.global_batch == 16
 
 
 def test_the_largest_run_has_the_papers_batch_and_the_updates_that_follow(tmp_path: Path) -> None:

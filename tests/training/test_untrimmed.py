@@ -15,6 +15,7 @@ import yaml
 from hpcvideo.cli.evaluate_output import ScoreFiles
 from hpcvideo.config import RunConfig
 from hpcvideo.config.load import parse_config
+from hpcvideo.config.schema import SamplingConfig
 from hpcvideo.data.feature_file import FeatureFile, resized, written_features
 from hpcvideo.distributed.device import Device
 from hpcvideo.distributed.environment import ProcessEnvironment
@@ -33,6 +34,7 @@ from hpcvideo.tasks.detection.detection_scores import score_detections
 from hpcvideo.tasks.detection.tiou import tiou_thresholds
 from hpcvideo.training.build import build_run, make_loader
 from hpcvideo.training.check import check_names, check_run
+from hpcvideo.training.feature_extraction import own_layout
 from hpcvideo.training.predict import predict_file, stored_encoding
 from hpcvideo.training.stages import plan_stages
 from hpcvideo.training.trained_model import TrainedModel, load_trained_model
@@ -164,7 +166,8 @@ def test_the_command_prints_segments_and_draws_a_timeline(folder: Path, tmp_path
     drawn = picture.read_text()
     assert "validation_00000.mp4: 3 segments" in drawn and segments[0]["label"] in drawn
     least = str((segments[0]["score"] + segments[2]["score"]) / 2)
-    done = run_hpcvideo("predict", folder / "untrimmed", video, "--json", "--timeline", picture, "--top", "3", "--least", least)
+    sure = ("--top", "3", "--least", least)
+    done = run_hpcvideo("predict", folder / "untrimmed", video, "--json", "--timeline", picture, *sure)
     kept = len(json.loads(done.stdout)["videos"][0]["segments"])
     assert 1 <= kept < 3 and f"validation_00000.mp4: {kept} segment" in picture.read_text()
 
@@ -176,6 +179,13 @@ def test_files_that_are_no_videos_are_refused(folder: Path, tmp_path: Path) -> N
     broken.write_bytes(b"no video" * 100)
     with pytest.raises(OperationFailed, match="does not decode"):
         look_through(broken, Encoding())
+
+
+def test_of_several_files_none_is_decoded_where_one_is_missing(folder: Path) -> None:
+    broken = folder / "broken.mp4"
+    broken.write_bytes(b"no video" * 100)
+    refused = run_hpcvideo("predict", folder / "untrimmed", broken, folder / "none.mp4", check=False)
+    assert refused.returncode == 2 and "none.mp4: there is no such video file" in refused.stderr
 
 
 def test_fewer_frames_count_where_the_set_stores_fewer(folder: Path) -> None:
@@ -204,6 +214,18 @@ def test_extracted_features_are_the_encoders_of_the_clips_of_an_evaluation(folde
     run_hpcvideo("features", "extract", folder / "untrimmed", folder / "validation", "--out", windows, "--every", "10")
     with h5py.File(windows) as file:
         assert [dataset.shape for dataset in file["features"].values()] == [(8, 64)] * 3  # starts 0, 10, .. 70 of 80 frames
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected"),
+    [
+        ({"kind": "snippets", "snippets": 128}, (None, 128)),
+        ({"kind": "snippets", "snippets": 128, "snippet_window": 512}, (4, None)),
+        ({"kind": "segments"}, (None, None)),
+    ],
+)
+def test_features_of_a_run_lie_as_its_snippets_do(sampling: dict[str, Any], expected: tuple[int | None, int | None]) -> None:
+    assert own_layout(SamplingConfig.model_validate(sampling)) == expected
 
 
 def test_a_file_of_features_is_known_by_what_is_in_it(tmp_path: Path) -> None:
@@ -252,7 +274,8 @@ def test_a_detector_trains_on_features(folder: Path, tmp_path: Path) -> None:
     run_hpcvideo("features", "extract", folder / "untrimmed", *sets, "--out", features)
     values["name"], values["method"] = "features", {"name": "end_to_end"}
     values["model"] = {"name": "etad_features", "frames": SNIPPETS, "options": {"channels": 64}}
-    values["data"] = {**values["data"], "features": str(features), "sampling": {}}
+    # flip: features are not mirrored, so that labels such as east are no reason to refuse it.
+    values["data"] = {**values["data"], "features": str(features), "sampling": {}, "flip": True}
     values["recipe"] = {**values["recipe"], "encoder_lr_scale": 1.0}
     (tmp_path / "features.yaml").write_text(yaml.safe_dump(values))
     run_hpcvideo("train", tmp_path / "features.yaml", "--run", tmp_path / "on_features")
@@ -269,7 +292,10 @@ def test_a_detector_trains_on_features(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.h5"
     copy.write_bytes(features.read_bytes())
     command = ("train", tmp_path / "features.yaml", "--run", tmp_path / "on_features", "--set")
+    events = tmp_path / "on_features" / "events.jsonl"
+    events.unlink()  # so that the run does not know that it is finished, and resumes
     run_hpcvideo(*command, f"data.features={copy}")
+    events.unlink()
     with h5py.File(copy, "r+") as file:
         file["features/training_00000.mp4"][0, 0] += 1
     refused = run_hpcvideo(*command, f"data.features={copy}", check=False)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import io
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from hpcvideo.cli.progress import show_effective_values
+from hpcvideo.config import RunConfig
+from hpcvideo.config.load import parse_config
 from hpcvideo.errors import InputError
 from hpcvideo.methods.options import ProgressiveOptions
 from hpcvideo.methods.progressive.fragments import clip_frames, cut_clip, cuts_by_epoch
 from hpcvideo.methods.progressive.plan import plan_cuts
 from hpcvideo.methods.registry import check_method
+from hpcvideo.scaling.model.job import job_at
+from hpcvideo.scaling.model.set_facts import SetFacts
+from hpcvideo.training.fragments import fragment_lengths, fragment_warning
 from tests.methods.progressive.tiny import tiny
 
 
@@ -64,5 +71,37 @@ def test_lengths_that_cannot_work_are_refused_in_one_sentence() -> None:
     ],
 )
 def test_options_that_contradict_each_other_are_refused(options: dict[str, object], words: str) -> None:
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=words) as told:
         check_method("progressive", options)
+    assert "method.:" not in str(told.value) and "Value error" not in str(told.value)
+
+
+def config_of(frames: int, fragment_frames: object) -> RunConfig:
+    values = {
+        "name": "cut",
+        "task": {"name": "classification", "num_classes": 3},
+        "method": {"name": "progressive", "fragment_frames": fragment_frames},
+        "model": {"name": "progressive_slowonly_resnet26", "frames": frames, "options": {"width": 8}},
+        "data": {"train": "/nowhere"},
+        "recipe": {"epochs": 1, "global_batch": 8},
+    }
+    return parse_config(values, "test")
+
+
+def test_fragments_as_long_as_the_clip_are_warned_of() -> None:
+    for frames, lengths, longest in ((8, 4, None), (8, [4, 8], 8), (8, 64, 64), (9, 8, None)):
+        warning = fragment_warning(config_of(frames, lengths))
+        assert (warning is None) == (longest is None)
+        if warning:
+            assert f"fragment_frames = {longest} makes a clip of 8 frames one fragment" in warning
+
+
+def test_what_a_clip_is_cut_into_is_shown() -> None:
+    shown = io.StringIO()
+    show_effective_values(fragment_lengths(config_of(12, [4, 5])), shown)
+    assert "4: 4, 2 x 3, 2; in turn 3: 5, 4, 3" in shown.getvalue()
+
+
+def test_a_plan_refuses_what_it_does_not_count() -> None:
+    with pytest.raises(InputError, match="one forward of the whole clip"):
+        job_at(config_of(8, 4), 1, 4, SetFacts(100, 0, 1e4, 30.0, "a test"))

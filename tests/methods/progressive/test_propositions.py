@@ -238,6 +238,23 @@ def test_measured_statistics_are_those_of_the_fragments_inputs(rank: Rank) -> No
     torch.testing.assert_close(method.weights()["norm.running_mean"], features.mean(dim=(0, 2, 3, 4)), rtol=1e-4, atol=1e-6)
 
 
+def test_statistics_are_measured_with_the_state_that_the_same_videos_left(rank: Rank) -> None:
+    """Where each fragment is a step, those of one micro-batch come between those of another."""
+    micros = [list(pieces(micro, CUTS, ends=True)) for micro in micro_batches(videos(CLIPS, FRAMES), 2)]
+    in_turn = [micro[piece] for piece in range(len(CUTS)) for micro in micros]
+    found = []
+    for update, fed in (("fragment", in_turn), ("video", [piece for micro in micros for piece in micro])):
+        net = tiny()
+        net.norm = torch.nn.Identity()
+        net.fc = torch.nn.Sequential(torch.nn.BatchNorm1d(6), net.fc)  # behind all that reads the state
+        method = make_method(
+            rank, net, "progressive", {**OPTIONS, "update": update}, batch=CLIPS, frames=FRAMES, accumulation=2
+        )
+        method.measure_statistics(iter(fed))
+        found.append({name: method.weights()[name].clone() for name in ("fc.0.running_mean", "fc.0.running_var")})
+    same_numbers(*found)
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_16_bits_stay_near_32(rank: Rank, precision: str) -> None:
     found = {}

@@ -146,7 +146,21 @@ def test_what_does_not_fit_is_refused_before_anything_starts(config: Callable[..
         ({"model.name": "tsm_resnet18", "model.options": "{width: 8}"}, "model whose name begins with progressive_"),
         ({"method.fragment_frames": "1"}, "leaves no new frame"),
         ({"method.across_seams": "true", "method.update": "fragment"}, "use update: video"),
+        ({"data.order": "node_local", "data.virtual_nodes": "1", "data.stage": "{to: /tmp, mode: partition}",
+          "method.update": "fragment"}, "but here steps count fragments"),
     ):
         settings = [argument for key, value in overrides.items() for argument in ("--set", f"{key}={value}")]
         answer = run_hpcvideo("train", config(), "--run", tmp_path / "run", "--dry-run", *settings, check=False)
         assert answer.returncode == 2 and words in " ".join(answer.stderr.split()), answer.stderr
+
+
+def test_the_fragments_of_a_config_are_drawn(config: Callable[..., Path], tmp_path: Path) -> None:
+    path = tmp_path / "fragments.svg"
+    told = run_hpcvideo("train", config(), "--run", tmp_path / "run", "--dry-run", "--fragments", path).stdout
+    assert "3: 4, 3, 1" in told and "fragments:" in told
+    assert "8 frames in 3 fragments" in path.read_text()
+    values = yaml.safe_load(config().read_text()) | {"method": {"name": "end_to_end"}}
+    whole = tmp_path / "whole.yaml"
+    whole.write_text(yaml.safe_dump(values))
+    answer = run_hpcvideo("train", whole, "--run", tmp_path / "run", "--dry-run", "--fragments", path, check=False)
+    assert answer.returncode == 2 and "takes clips whole" in " ".join(answer.stderr.split())

@@ -35,6 +35,17 @@ def test_a_stream_gives_the_scores_of_the_fragments_so_far() -> None:
         torch.testing.assert_close(scores.exp(), mean, rtol=1e-4, atol=1e-6)
 
 
+def test_a_model_trained_without_a_carried_state_reads_every_fragment_for_itself() -> None:
+    net, clips = tiny().eval(), videos(2, 7)["clips"]
+    stream = FragmentStream(net, 4, combination="last", carry_state=False)
+    told = [stream.feed(clips[:, at]) for at in range(7)]
+    with torch.no_grad():
+        expected = net(normalise_clips(clips[:, 4:]))
+        carried = seamed(net, normalise_clips(clips), cut_clip(7, 4, 1))[-1]
+    torch.testing.assert_close(told[-1], expected, rtol=1e-5, atol=1e-6)
+    assert (carried - expected).abs().max() > 1e-4
+
+
 def test_in_exact_mode_the_end_of_a_stream_is_the_whole_clips_answer() -> None:
     torch.manual_seed(0)
     options = {"width": 8, "causal": True, "head_state": "running", "dropout": 0.0}
@@ -55,6 +66,9 @@ def test_what_cannot_stream_says_so() -> None:
         FragmentStream(tiny(), 4)
     with pytest.raises(InputError, match="bring no new frame"):
         FragmentStream(tiny().eval(), 1)
+    slowfast = create_model("progressive_slowfast_resnet26", 3, 16, width=16).eval()
+    with pytest.raises(InputError, match="takes multiples of 4, of new frames too"):
+        FragmentStream(slowfast, 8, overlap=1)
     with pytest.raises(InputError, match="begins with progressive_"):
         FragmentStream(create_model("tsm_resnet18", 3, 4, width=8).eval(), 4)
 

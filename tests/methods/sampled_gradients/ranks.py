@@ -18,6 +18,7 @@ from hpcvideo.config.schema import RecipeConfig
 from hpcvideo.distributed.environment import discover
 from hpcvideo.distributed.process_group import joined
 from hpcvideo.methods import BatchSplit, MethodParts, create_method
+from hpcvideo.methods.gradient_exchange import GradientExchange
 from hpcvideo.models import create_model
 from hpcvideo.runs.phases import PhaseClock
 from hpcvideo.tasks import create_task
@@ -59,6 +60,19 @@ def fresh_model(case: dict[str, Any]) -> torch.nn.Module:
     return model
 
 
+def count_exchanges() -> list[GradientExchange]:
+    """Gets an entry with every exchange of gradients that ends in this process from now on."""
+    ended: list[GradientExchange] = []
+    finish = GradientExchange.finish
+
+    def counted(exchange: GradientExchange) -> None:
+        ended.append(exchange)
+        finish(exchange)
+
+    GradientExchange.finish = counted  # type: ignore[method-assign]
+    return ended
+
+
 def train(case: dict[str, Any]) -> None:
     """One rank's part of a case: steps first to last - 1, from the state `load` if given; see the keys used below."""
     place = discover()
@@ -79,6 +93,7 @@ def train(case: dict[str, Any]) -> None:
             ema_decay=recipe.ema_decay,
             precision=recipe.precision,
         )
+        exchanges = count_exchanges()
         method = create_method(case["method"], case.get("options", {}), parts)
         if "load" in case:
             method.load(*(load_file(f"{case['load']}.{part}") for part in ("weights", "optimizer", "extra")))
@@ -97,6 +112,7 @@ def train(case: dict[str, Any]) -> None:
             for part, state in own.items():
                 save_file({name: value.contiguous().clone() for name, value in state.items()}, f"{case['out']}.{part}")
         told = {"losses": losses, "norms": norms, "facts": method.facts(), "outputs": outputs[0].tolist()}
+        told["exchanges"] = len(exchanges)
         Path(f"{case['out']}.{place.rank}").write_text(json.dumps(told))
 
 

@@ -22,6 +22,8 @@ from tests.methods.sampled_gradients.ranks import fresh_model
 ROOT = Path(__file__).resolve().parents[3]
 DROPPED = {"encoder_options": {"dropout": 0.5}}
 
+PLAIN_SGD = {"gradient_clip": 0, "optimizer": {"momentum": 0.0, "weight_decay": 0.0}}
+
 
 def sampled(ratio: float, ranks: int = 1, recipe: dict[str, Any] | None = None, **case: Any) -> dict[str, Any]:
     options = {"ratio": ratio, "chunk": case.pop("chunk", 2), **case.pop("options", {})}
@@ -38,6 +40,14 @@ CASES: dict[str, dict[str, Any]] = {
     "dropped-checkpointed": sampled(1, options={"checkpointing": True}, **DROPPED),
     "dropped-anew": sampled(1, options={"replay": False}, **DROPPED),
     "none": sampled(0, ranks=3),
+    "third": sampled(1 / 3, steps=[0, 1], recipe=PLAIN_SGD),
+    "third-unbiased": sampled(1 / 3, steps=[0, 1], options={"weighting": "unbiased"}, recipe=PLAIN_SGD),
+    "grid": sampled(0.5, steps=[0, 1], options={"sampling": "grid"}),
+    "feature": sampled(0.5, steps=[0, 1], options={"sampling": "feature"}),
+    "gradient": sampled(0.5, steps=[0, 1], options={"sampling": "gradient"}),
+    "grid-2": sampled(0.5, ranks=2, steps=[0, 1], options={"sampling": "grid"}),
+    "feature-2": sampled(0.5, ranks=2, steps=[0, 1], options={"sampling": "feature"}),
+    "gradient-2": sampled(0.5, ranks=2, steps=[0, 1], options={"sampling": "gradient"}),
     "half": sampled(0.5, dropout=0.5, **DROPPED),
     "half-2": sampled(0.5, ranks=2, dropout=0.5, **DROPPED),
     "half-3": sampled(0.5, ranks=3, dropout=0.5, micro=1, **DROPPED),
@@ -114,6 +124,25 @@ def test_the_number_of_ranks_changes_nothing(runs: Path, name: str, alone: str) 
     torch.testing.assert_close(means, torch.tensor(single["losses"]), rtol=1e-4, atol=1e-5)
     assert distance(runs, name, alone) < 2e-3
     assert distance(runs, alone, "whole", "encoder.") > 0.05, "a sample must differ from all"
+
+
+@pytest.mark.parametrize("sampling", ["grid", "feature", "gradient"])
+def test_neither_does_it_where_features_or_gradients_choose(runs: Path, sampling: str) -> None:
+    assert distance(runs, f"{sampling}-2", sampling) < 2e-3
+    others = {"grid", "feature", "gradient"} - {sampling}
+    assert all(distance(runs, sampling, other, "encoder.") > 0.01 for other in others), "each must choose others"
+
+
+def test_unbiased_weighting_is_the_published_gradient_times_all_over_sampled(runs: Path) -> None:
+    """Plain SGD: what moves the weights is the gradient. A third of six snippets is sampled."""
+    torch.testing.assert_close(
+        moved(runs, "third-unbiased", "encoder."), 3 * moved(runs, "third", "encoder."), rtol=1e-3, atol=1e-6
+    )
+    assert torch.equal(moved(runs, "third-unbiased", "fc."), moved(runs, "third", "fc."))
+
+
+def test_gradients_are_exchanged_once_a_step_however_many_chunks_and_micro_batches(runs: Path) -> None:
+    assert [rank["exchanges"] for rank in told(runs, "half-3")] == [2, 2, 2]  # of two steps of two micro-batches each
 
 
 def test_two_optimizer_steps_are_one_where_no_norm_is_clipped(runs: Path) -> None:

@@ -157,6 +157,9 @@ def test_all_subsets_count_unless_one_is_named(tmp_path: Path) -> None:
     one, warnings = scored(tmp_path, TRUTH, results, "validation")
     assert one.average_map == 1.0
     assert [warning for warning in warnings if "other subsets" in warning]
+    swim = {"label": "swim", "score": 1, "segment": [0, 5]}  # of a class that validation lacks: it counts nowhere
+    _, warnings = scored(tmp_path, TRUTH, {"nowhere": [swim, run]}, "validation")
+    assert "1 video ('nowhere') not in the ground truth; false detections there: 1" in warnings
     with pytest.raises(InputError, match="there are: training, validation"):
         scored(tmp_path, TRUTH, results, "val")
 
@@ -214,7 +217,8 @@ def test_results_that_cannot_be_scored_are_an_error(tmp_path: Path, results: Any
 
 @pytest.mark.parametrize("truth", [[], {"database": []}, {"a": []}, {"a": {"annotations": {}}}, {"a": {"annotations": [{}]}},
                                    {"a": {"annotations": [{"label": "x", "segment": "12"}]}},
-                                   {"a": {"duration": "long", "annotations": []}}])  # fmt: skip
+                                   {"a": {"duration": "long", "annotations": []}},
+                                   {"a": TRUTH["two"], "v_a": TRUTH["two"]}])  # fmt: skip
 def test_a_file_that_is_no_ground_truth_is_an_error(tmp_path: Path, truth: Any) -> None:
     with pytest.raises(InputError):
         read_ground_truth(write(tmp_path, "gt.json", truth))
