@@ -7,10 +7,12 @@ from torch import Tensor, nn
 
 from hpcvideo.models.clips import as_volumes
 from hpcvideo.models.layered import Layer
-from hpcvideo.models.progressive_network import FragmentNetwork, FragmentRule
+from hpcvideo.models.progressive_network import FragmentNetwork, FragmentRule, TimePool
 from hpcvideo.models.progressive_seam import Seam
 from hpcvideo.models.progressive_state import CarryKind
 from hpcvideo.models.temporal_convolution import Convolve, TemporalConvolution, run_alone
+
+_CHANNELS, _BLOCKS = 16, 3
 
 
 class _Block(nn.Module):
@@ -24,17 +26,20 @@ class _Block(nn.Module):
 
 
 class OrderNetwork(FragmentNetwork):
-    """clips [batch, any frames, 3, height, width] -> logits [batch, num_classes]; every block keeps one frame of `carry`."""
+    """clips [batch, any frames, 3, height, width] -> logits [batch, num_classes]; every block keeps one frame of `carry`.
 
-    def __init__(self, num_classes: int, frames: int, carry: CarryKind, channels: int = 16, depth: int = 3) -> None:
+    time_pool: of the head, over the frames that a fragment brings.
+    """
+
+    def __init__(self, num_classes: int, frames: int, carry: CarryKind, time_pool: TimePool = "max") -> None:
         super().__init__()
         self.num_classes, self.frames = num_classes, frames
-        self.rule = FragmentRule.of("every_block", carry, 0.0, "none", "max")
+        self.rule = FragmentRule.of("every_block", carry, 0.0, "none", time_pool)
         self.overlap = 1
-        self.conv1 = TemporalConvolution(3, channels, 3, stride=2)
-        self.bn1 = nn.BatchNorm3d(channels)
-        self.blocks = nn.ModuleList(_Block(channels) for _ in range(depth))
-        self.dropout, self.fc = nn.Dropout(0.0), nn.Linear(channels, num_classes)
+        self.conv1 = TemporalConvolution(3, _CHANNELS, 3, stride=2)
+        self.bn1 = nn.BatchNorm3d(_CHANNELS)
+        self.blocks = nn.ModuleList(_Block(_CHANNELS) for _ in range(_BLOCKS))
+        self.dropout, self.fc = nn.Dropout(0.0), nn.Linear(_CHANNELS, num_classes)
 
     def maps(self, clips: Tensor, seam: Seam) -> dict[str, Tensor]:
         features = torch.relu(self.bn1(self.conv1(as_volumes(clips, False))))

@@ -2,8 +2,9 @@
 
     python benchmarks/progressive.py [--quick] [--json FILE] [--only CLAIM,...]
 
-Memory by the number of fragments; time a frame beside plain clip training; and a task that no fragment solves alone, the
-order of two events, with carried state and without: see docs/progressive.md.
+Memory by the number of fragments; time a frame beside plain clip training; a task that no fragment solves alone, the
+order of two events, with carried state and without; and directions of motion, which short clips tell, too, beside clip
+training: see docs/progressive.md.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from collections.abc import Callable
 import torch
 from command_line import claims_parser, parse_claims, timed_teller
 from event_order import order_claims
+from motion_lengths import motion_claim
 from progressive_costs import memory_claim, time_claims
 from report import Claim, machine, show
 from training_steps import alone
 
 CLAIMS = (
     "memory_20_over_1_fragments", "time_published_over_clip", "time_lean_over_clip", "order_accuracy",
-    "order_stateless_minus_chance",
+    "order_stateless_minus_chance", "motion_long_minus_clip",
 )  # fmt: skip
 
 
@@ -36,6 +38,8 @@ def measure(wanted: set[str], quick: bool, tell: Callable[[str], None]) -> list[
             claims += time_claims(rank, quick, tell)
         if wanted & {"order_accuracy", "order_stateless_minus_chance"}:
             claims += order_claims(rank, quick, tell)
+        if "motion_long_minus_clip" in wanted:
+            claims.append(motion_claim(rank, quick, tell))
     return sorted((claim for claim in claims if claim.name in wanted), key=lambda claim: CLAIMS.index(claim.name))
 
 

@@ -57,11 +57,10 @@ def predict_command(
     if stream:
         _show_streams(trained, videos, encoding, most, as_json)
         return
-    found = []
+    found: list[Prediction] = []
     with task_progress("predict", len(videos)) as done:
         for video in videos:
-            before = len(found)
-            found.append(predict_file(trained, video, encoding, most, lambda part, before=before: done(before + part)))
+            found.append(predict_file(trained, video, encoding, most, lambda part: done(len(found) + part)))
             done(len(found))
     if timeline is not None:
         from hpcvideo.training.timeline_picture import write_timeline
