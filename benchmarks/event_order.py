@@ -73,7 +73,7 @@ def train(rank: Rank, seed: int, carry: bool, steps: int, tell: Callable[[str], 
         }
     )
     torch.manual_seed(seed)
-    network = OrderNetwork(2, FRAMES, "max")
+    network = OrderNetwork(2, FRAMES, "max", norm="group")
     method = build_method(config, make_task(config), network, BatchSplit(_BATCH, _BATCH, 1, 1), rank.place, rank.device)
     losses = []
     for step in range(steps):
@@ -114,8 +114,8 @@ def order_claims(rank: Rank, quick: bool, tell: Callable[[str], None]) -> list[C
     without = max(abs(value - 0.5) for one in found[False] for value in one.values())
     how = (
         f"videos of {FRAGMENTS} fragments of {FRAGMENT} frames of {SIZE} pixels; two fragments, with at least one between "
-        f"them, show an event each; the class is their order. Three residual 3x3x3 convolutions that carry a running "
-        f"maximum, detached seams, {steps} updates of {_BATCH} videos; {videos} other videos; worst of {len(seeds)} seeds. "
+        f"them, show an event each; the class is their order. Three residual 3x3x3 convolutions with GroupNorm that carry "
+        f"a running maximum, detached seams, {steps} updates of {_BATCH} videos; {videos} other videos; worst of {len(seeds)} seeds. "
     )
     details = {"carried": found[True], "without": found[False]}
     return [
