@@ -115,7 +115,8 @@ def order_claims(rank: Rank, quick: bool, tell: Callable[[str], None]) -> list[C
     how = (
         f"videos of {FRAGMENTS} fragments of {FRAGMENT} frames of {SIZE} pixels; two fragments, with at least one between "
         f"them, show an event each; the class is their order. Three residual 3x3x3 convolutions with GroupNorm that carry "
-        f"a running maximum, detached seams, {steps} updates of {_BATCH} videos; {videos} other videos; worst of {len(seeds)} seeds. "
+        f"a running maximum, detached seams, {steps} updates of {_BATCH} videos; {videos} other videos; worst of "
+        f"{len(seeds)} seeds. "
     )
     details = {"carried": found[True], "without": found[False]}
     return [
