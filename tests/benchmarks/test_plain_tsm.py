@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from plain_tsm import PlainTsm, shift
@@ -47,13 +45,3 @@ def test_the_plain_peer_has_our_logits_and_gradients_with_our_weights(training: 
     assert own.keys() == peer.keys()
     for name, gradient in own.items():
         torch.testing.assert_close(gradient, peer[name], rtol=1e-7, atol=1e-10, msg=name)
-
-
-def test_both_steps_make_the_same_updates_from_the_same_weights(claims_alone: dict[str, Any]) -> None:
-    """Two whole steps, from uint8 clips to weights: normalisation, rates and momentum are alike too. Of the weights the
-    classifier's tell: a fresh classifier sends back gradients so small that the others' updates are half rounding."""
-    found = claims_alone["updates"]
-    assert found["ours"] == pytest.approx(found["plain"], abs=1e-4)
-    assert found["ours"][0] != found["ours"][1]
-    for name, change in found["change"].items():
-        assert found["difference"][name] < 0.01 * change, name

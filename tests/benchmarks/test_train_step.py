@@ -133,3 +133,13 @@ def test_the_script_writes_its_report_and_refuses_an_unknown_claim(tmp_path: Pat
     written = json.loads(report.read_text())
     assert [claim["name"] for claim in written["claims"]] == ["pipeline_2_over_1"]
     assert written["environment"]["arithmetic"] == machine_arithmetic()
+
+
+def test_both_steps_make_the_same_updates_from_the_same_weights(claims_alone: dict[str, Any]) -> None:
+    """Two whole steps, from uint8 clips to weights: normalisation, rates and momentum are alike too. Of the weights the
+    classifier's tell: a fresh classifier sends back gradients so small that the others' updates are half rounding."""
+    found = claims_alone["updates"]
+    assert found["ours"] == pytest.approx(found["plain"], abs=1e-4)
+    assert found["ours"][0] != found["ours"][1]
+    for name, change in found["change"].items():
+        assert found["difference"][name] < 0.01 * change, name

@@ -56,6 +56,7 @@ def test_a_full_disk_costs_checkpoints_and_the_run_goes_on_when_there_is_room(
     run.assert_ends_as(undisturbed)
 
 
+@pytest.mark.faults
 def test_a_truncated_checkpoint_is_set_aside_and_the_one_before_counts(fault_run: FaultRun, undisturbed: FaultRun) -> None:
     first, second = fault_run.submit("--chain", 2)
     with fault_run.held_after(2 * SAVE_STEPS + 2) as ranks:

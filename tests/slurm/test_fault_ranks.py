@@ -105,6 +105,7 @@ def submit_again(fault_run: FaultRun) -> Callable[[SubmittedJob], SubmittedJob]:
     return submit
 
 
+@pytest.mark.faults
 def test_of_two_jobs_of_one_run_one_trains_and_the_other_refuses(
     fault_run: FaultRun, undisturbed: FaultRun, submit_again: Callable[[SubmittedJob], SubmittedJob]
 ) -> None:
