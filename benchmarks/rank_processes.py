@@ -6,10 +6,11 @@ import json
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 
 class RanksFailed(Exception):
@@ -31,8 +32,12 @@ def start_here(command: Sequence[str], ranks: int, variables: Mapping[str, str])
     ]  # fmt: skip
 
 
-def fork_ranks(ranks: int, work: Callable[[int, int], None]) -> None:
-    """`work(rank, port)` on so many ranks: this process is rank 0, copies of it are the others. They meet at the port."""
+def fork_ranks(ranks: int, work: Callable[[int, int], None]) -> NoReturn:
+    """`work(rank, port)` on so many ranks: this process is rank 0, copies of it are the others. They meet at the port.
+
+    The process ends with it, and at once: after work between ranks, what torch's libraries clear away at a process's end now
+    and then aborts it. An exception in rank 0's work is raised.
+    """
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -43,6 +48,9 @@ def fork_ranks(ranks: int, work: Callable[[int, int], None]) -> None:
             finally:
                 os._exit(0)
     work(0, port)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def answer_of(processes: Sequence[subprocess.Popen[str]], out: Path, patience_seconds: float) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def test_the_schemes_are_one_table() -> None:
 @pytest.mark.faults
 def test_the_memory_claim_holds_to_the_byte_and_back_propagation_through_time_grows() -> None:
     claim = memory_claim(quiet, (8, 16))
-    assert (claim.name, claim.bound, claim.value) == ("memory_512_over_8_frames", "<= 1", 1.0)
+    assert (claim.name, claim.bound, claim.value) == ("memory_512_over_8_frames", "<= 1", 1.0), claim.how
     assert claim.holds and claim.details["equal_to_the_byte"]
     growth = claim.details["growth"].pop("back-propagation through time")
     assert growth == pytest.approx((16 - 2) / (8 - 2), rel=0.15)
