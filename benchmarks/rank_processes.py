@@ -19,10 +19,8 @@ class RanksFailed(Exception):
 
 def start_here(command: Sequence[str], ranks: int, variables: Mapping[str, str]) -> list[subprocess.Popen[str]]:
     """So many ranks on this machine, told who they are as torchrun would; standard errors are pipes."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = str(listener.getsockname()[1])
-    world = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    world = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1"}
+    world["MASTER_PORT"] = str(_free_port())
     return [
         subprocess.Popen(
             command, env={**variables, **world, "RANK": str(rank), "LOCAL_RANK": str(rank)}, text=True,
@@ -38,9 +36,7 @@ def fork_ranks(ranks: int, work: Callable[[int, int], None]) -> NoReturn:
     The process ends with it, and at once: after work between ranks, what torch's libraries clear away at a process's end now
     and then aborts it. An exception in rank 0's work is raised.
     """
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = _free_port()
     for rank in range(1, ranks):
         if os.fork() == 0:
             try:
@@ -51,6 +47,12 @@ def fork_ranks(ranks: int, work: Callable[[int, int], None]) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def answer_of(processes: Sequence[subprocess.Popen[str]], out: Path, patience_seconds: float) -> dict[str, Any]:

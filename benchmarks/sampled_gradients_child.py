@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
+from resident import peak_bytes, reset_peak, resident_bytes
 from saved_bytes import PeakSaved
 from torch import Tensor
 
@@ -30,21 +29,6 @@ from hpcvideo.tasks import create_task
 from hpcvideo.training.optimizers import make_optimizer
 
 _CLASSES = 20
-
-
-def resident() -> int:
-    """Bytes of this process that are in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def peak() -> int:
-    """The most bytes that were in memory since `reset_peak`."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-
-
-def reset_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5")
 
 
 def video(case: dict[str, Any]) -> dict[str, Any]:
@@ -89,18 +73,18 @@ def memory(case: dict[str, Any], place: Any, device: Device) -> dict[str, Any]:
     """Bytes of one iteration, the first: `above_base` of all the process gained since its imports; `above_model` without
     the model; `passes` without the video's pixels, features, gradients and optimizer state either; `saved` by autograd."""
     torch.nn.functional.conv3d(torch.ones(1, 1, 1, 8, 8), torch.ones(1, 1, 1, 3, 3))  # what libraries start with
-    base = resident()
+    base = resident_bytes()
     method, model = start(case, place, device)
-    made = resident()
+    made = resident_bytes()
     batch = video(case)
-    ready = resident()
+    ready = resident_bytes()
     reset_peak()
     begin = time.perf_counter()
     method.set_learning_rate(0.001)
     with PeakSaved(model.parameters()) as saved:
         result = method.step(iter([batch]), 0, PhaseClock())
     seconds = time.perf_counter() - begin
-    most = peak()
+    most = peak_bytes()
     trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
     features = 2 * 4 * case["snippets"] * model.feature_channels
     return {

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from report import Claim
+from resident import peak_bytes, reset_peak, resident_bytes
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
@@ -110,25 +111,19 @@ def train(case: dict[str, Any]) -> dict[str, Any]:
         if case["ratio"] is None:
             name, options = "end_to_end", {}
         method = create_method(name, options, parts)
-        before = _resident_megabytes("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here on
+        before = resident_bytes()
+        reset_peak()
         begin = time.perf_counter()
         for step in range(case["steps"]):
             method.set_learning_rate(case["rate"] * (0.1 if step >= 0.8 * case["steps"] else 1.0))
             method.step(iter([seen.batch(*_drawn(step, case["videos"], case["seed"]))]), step, PhaseClock())
-        seconds, peak = time.perf_counter() - begin, _resident_megabytes("VmHWM") - before
+        seconds, peak = time.perf_counter() - begin, peak_bytes() - before
         scores = _score(method, task, unseen)
     return {
         "average_map": scores["average_map"], "map_50": scores["map@0.5"], "loss": scores["loss"],
         "seconds_a_step": seconds / case["steps"], "sampled_snippets": method.facts().get("sampled_snippets"),
-        "peak_megabytes_of_steps": peak,
+        "peak_megabytes_of_steps": peak / 2**20,
     }  # fmt: skip
-
-
-def _resident_megabytes(which: str) -> float:
-    """VmRSS: what of this process is in memory now; VmHWM: the most that was since the peak was last set back."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(which))
 
 
 def _drawn(step: int, videos: int, seed: int) -> tuple[Tensor, int]:

@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
+from resident import peak_bytes
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from training_steps import Net, OurStep, PeerStep, Workload, alone
@@ -21,17 +22,11 @@ from training_steps import Net, OurStep, PeerStep, Workload, alone
 import hpcvideo.methods.end_to_end  # noqa: F401  (what imports hold is no part of the step)
 
 
-def peak_megabytes() -> float:
-    """The most memory that this process has held so far (resource.getrusage would count its parent's too)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
-
-
 def main() -> None:
     facts = json.loads(sys.argv[1])
     work = Workload(facts["clips"], facts["frames"], facts["size"])
     with alone() as rank:
-        before = peak_megabytes()
+        before = peak_bytes()
         step: OurStep | PeerStep
         if facts["model"] == "plain":
             step = PeerStep(work, facts["width"])
@@ -39,7 +34,7 @@ def main() -> None:
             net = Net(facts["model"], {"channels_last": True, "width": facts["width"]})
             step = OurStep(net, work, rank, facts["precision"])
         step()
-        peak = peak_megabytes() - before
+        peak = (peak_bytes() - before) / 2**20
         kept: dict[int, Tensor] = {}
 
         def keep(tensor: Tensor) -> Tensor:

@@ -136,13 +136,13 @@ def _print_warnings(event: dict[str, Any], console: Console) -> None:
 def _stages(event: dict[str, Any]) -> str:
     """Who computes what, in a line."""
     from hpcvideo.methods.pipeline.plan import layers_in_words
+    from hpcvideo.scaling.report.number_text import counted
 
     by_unit = event.get("gradients_per_clip")  # of units, which all work at once and lie on any stage; in their order
     order = list(by_unit or (layer for layers in event["stages"] for layer in layers))
     idle = f"no gradient in {event['bubble']:.0%} of a clip's steps" if by_unit else f"bubble {event['bubble']:.0%}"
-    replicas = "1 replica" if event["replicas"] == 1 else f"{event['replicas']} replicas"
     stages = " | ".join(layers_in_words(event["stages"], order))
-    return f"stages: {stages}; {replicas}, balance {event['balance']:.0%}, {idle}"
+    return f"stages: {stages}; {counted(event['replicas'], 'replica')}, balance {event['balance']:.0%}, {idle}"
 
 
 def _line(event: dict[str, Any]) -> str:

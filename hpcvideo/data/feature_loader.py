@@ -13,6 +13,7 @@ from hpcvideo.data.clip_cutter import clip_stream
 from hpcvideo.data.clip_tasks import EVALUATION
 from hpcvideo.data.feature_file import FeatureFile, resized
 from hpcvideo.data.loader import Batch, ClipLoader
+from hpcvideo.distributed.keyed_random import KeyedStream
 
 
 class FeatureLoader(ClipLoader):
@@ -39,14 +40,10 @@ class FeatureLoader(ClipLoader):
         for video, sample, epoch, at in zip(
             videos, plan.samples.tolist(), plan.epochs.tolist(), plan.views.tolist(), strict=True
         ):
-            # The same draw twice: of the window, and of the frames in it.
-            streams = [None if epoch == EVALUATION else clip_stream(self.seed, epoch, sample) for _ in range(2)]
-            if self.view.snippets is None:
-                streams = [None, None]
-            first, span = self.view.choose_span(video.num_frames, streams[0], at)
+            first, span = self.view.choose_span(video.num_frames, self._draws(epoch, sample), at)
             ends = first / video.num_frames, (first + span) / video.num_frames
             clips.append(resized(self._features.read(video.id), bins, *ends))
-            numbers.append(self.view.choose_frames(video.num_frames, streams[1], at))
+            numbers.append(self.view.choose_frames(video.num_frames, self._draws(epoch, sample), at))
         labels = [video.labels[0] if video.labels else -1 for video in videos]
         batch = Batch(
             clips=torch.from_numpy(np.stack(clips)),
@@ -62,3 +59,8 @@ class FeatureLoader(ClipLoader):
         if self._targets is not None:
             batch.update(self._targets(batch["samples"], batch["frame_numbers"]))  # type: ignore[typeddict-item]
         return batch
+
+    def _draws(self, epoch: int, sample: int) -> KeyedStream | None:
+        """The stream of a clip's draws from its beginning: of its window, and again of the frames in it."""
+        drawn = self.view.snippets is not None and epoch != EVALUATION
+        return clip_stream(self.seed, epoch, sample) if drawn else None

@@ -52,9 +52,11 @@ def evaluate(
     waiting: gives a block in which this rank waits for others. seen: is given what this rank scores, outputs and batch.
     """
     joined = loader.view.window_overlap is not None
-    views: ViewAverage | JoinedViews = ViewAverage(loader.view.test_views, average == "softmax", average == "max")
-    if joined:
-        views = JoinedViews(loader.test_views)
+    views = (
+        JoinedViews(loader.test_views)
+        if joined
+        else ViewAverage(loader.view.test_views, softmax=average == "softmax", largest=average == "max")
+    )
     steps = loader.evaluation_steps(batch)
     sums: Tensor | None = None
     clips = 0.0

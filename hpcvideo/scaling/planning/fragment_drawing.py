@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from hpcvideo.scaling.report.number_text import counted
+
 _CELL, _ROW, _LEFT, _TOP = 20, 58, 96, 46
 _NEW, _KEPT, _STATE, _BACK, _TEXT = "#4c8dc9", "#f2b65c", "#c77b12", "#5a9a5a", "#333333"
 
@@ -19,12 +21,11 @@ def fragments_svg(
     """
     frames = cuts[-1][1]
     width, height = _LEFT + frames * _CELL + 250, _TOP + len(cuts) * _ROW + 40
-    fragments = "1 fragment" if len(cuts) == 1 else f"{len(cuts)} fragments"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         'font-family="sans-serif" font-size="12">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
-        _text(_LEFT, 16, f"{frames} frames in {fragments}; time goes to the right, work goes down"),
+        _text(_LEFT, 16, f"{frames} frames in {counted(len(cuts), 'fragment')}; time goes to the right, work goes down"),
     ]
     for frame in range(0, frames, 4):
         parts.append(_text(_LEFT + frame * _CELL + 4, _TOP - 8, str(frame), "#777777"))

@@ -150,9 +150,7 @@ class Detection(UsualAnswers, BaseModel):
         settings = PostProcessing(
             self.sigma, self.most, self.top_classes, self.voting, self.candidates, self.peaks, self.leave_last
         )
-        return detect(
-            self._unpack(outputs), batch["spans"], batch["limits"], settings, known, batch.get("videos")
-        )
+        return detect(self._unpack(outputs), batch["spans"], batch["limits"], settings, known, batch.get("videos"))
 
     def rows(self, outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """float64 [videos, n] on the CPU: the video's seconds, its detections (label -1 pads) and its actions, for
